@@ -1,0 +1,1 @@
+//! From a permit to a fresh access token.

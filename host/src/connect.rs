@@ -1,0 +1,1 @@
+//! From a person's consent to a connection in the vault.

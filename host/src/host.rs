@@ -1,0 +1,1 @@
+//! The whole line: a caller, a skill, an answer.

@@ -1,0 +1,1 @@
+//! What a skill declares, what the operator grants, and what follows.

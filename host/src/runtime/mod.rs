@@ -1,0 +1,1 @@
+//! The WebAssembly engine and the calling of skills.
