@@ -1,0 +1,91 @@
+//! Everything a change must pass, the quick checks first and `cargo test` last, so that its closing lines end the output.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::run::{command, root, run, step};
+use crate::{setup, skills};
+
+/// `cargo xtask test`. A failing check of style does not keep the tests from running; all failures are named at the end.
+pub(crate) fn test() -> Result<()> {
+    setup::install()?;
+    skills::build()?;
+    let mut checks = Checks::default();
+    checks.run("cargo fmt --check", || {
+        run(&mut command("cargo", &["fmt", "--all", "--check"]))?;
+        in_each_skill_workspace(&["fmt", "--all", "--check"])
+    });
+    checks.run("the skills' own tests", || in_each_skill_workspace(&["test"]));
+    checks.run("cargo clippy", || {
+        run(&mut command("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    });
+    checks.run("cargo doc", || {
+        run(command("cargo", &["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    });
+    checks.run("cargo test", || run(&mut command("cargo", &["test", "--workspace", "--no-fail-fast"])));
+    checks.finish()
+}
+
+/// `cargo xtask prove`: the same tests, the property tests and whatever asks for `CLAWCOIL_PROVE` with big counts.
+pub(crate) fn prove() -> Result<()> {
+    setup::install()?;
+    skills::build()?;
+    let mut checks = Checks::default();
+    checks.run("cargo test with big counts", || {
+        let mut tests = command("cargo", &["test", "--workspace", "--no-fail-fast"]);
+        run(tests.env("CLAWCOIL_PROVE", "1").env("PROPTEST_CASES", "20000"))
+    });
+    let folder = root().join("target/prove");
+    fs::create_dir_all(&folder).with_context(|| format!("{} could not be made", folder.display()))?;
+    let summary = folder.join("summary.json");
+    fs::write(&summary, format!("{:#}\n", checks.summary()))
+        .with_context(|| format!("{} could not be written", summary.display()))?;
+    eprintln!("written to {}", summary.display());
+    checks.finish()
+}
+
+fn in_each_skill_workspace(arguments: &[&str]) -> Result<()> {
+    for workspace in skills::workspaces()? {
+        run(command("cargo", arguments).current_dir(workspace))?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Checks(Vec<Check>);
+
+struct Check {
+    name: &'static str,
+    failure: Option<String>,
+    seconds: u64,
+}
+
+impl Checks {
+    #[expect(clippy::disallowed_methods, reason = "how long a check of the project took is nothing a test drives")]
+    fn run(&mut self, name: &'static str, check: impl FnOnce() -> Result<()>) {
+        step(name);
+        let start = Instant::now();
+        let failure = check().err().map(|error| format!("{error:#}"));
+        self.0.push(Check { name, failure, seconds: start.elapsed().as_secs() });
+    }
+
+    fn summary(&self) -> serde_json::Value {
+        let checks = self
+            .0
+            .iter()
+            .map(|check| json!({ "name": check.name, "passed": check.failure.is_none(), "seconds": check.seconds }));
+        json!({ "version": 1, "checks": checks.collect::<Vec<_>>() })
+    }
+
+    fn finish(self) -> Result<()> {
+        let failed: Vec<String> =
+            self.0.into_iter().filter_map(|check| Some(format!("{}: {}", check.name, check.failure?))).collect();
+        if failed.is_empty() {
+            return Ok(());
+        }
+        bail!("not everything passed\n  {}", failed.join("\n  "))
+    }
+}

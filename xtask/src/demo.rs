@@ -1,0 +1,17 @@
+//! The demo from a bare clone.
+
+use anyhow::Result;
+
+use crate::run::{command, run, step};
+use crate::{setup, skills};
+
+/// Builds what the demo needs and runs it; it makes and removes a home of its own.
+pub(crate) fn demo(arguments: &[String]) -> Result<()> {
+    setup::wasm_target()?;
+    skills::build()?;
+    step("the program");
+    run(&mut command("cargo", &["build", "--package", "clawcoil-cli"]))?;
+    step("the demo");
+    let skills = skills::collected();
+    run(command("target/debug/clawcoil", &["demo", "--skills"]).arg(skills).args(arguments))
+}

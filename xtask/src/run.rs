@@ -1,0 +1,54 @@
+//! Starting other programs from the project's root, their output streaming through.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+/// The folder of the workspace.
+pub(crate) fn root() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
+}
+
+/// Says on stderr what starts now.
+pub(crate) fn step(what: &str) {
+    eprintln!("== {what}");
+}
+
+/// The command, to be run in the project's root.
+pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    // Where things are built is known, whatever the surroundings say.
+    command.args(arguments).current_dir(root()).env_remove("CARGO_TARGET_DIR").env_remove("CARGO_BUILD_TARGET");
+    command
+}
+
+/// Runs the command to its end; anything but success is an error that shows the command as one would type it.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = shown(command);
+    let status = command.status().with_context(|| format!("`{shown}` could not be started"))?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs the command and gives what it wrote to stdout.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let shown = shown(command);
+    let output = command.output().with_context(|| format!("`{shown}` could not be started"))?;
+    if !output.status.success() {
+        bail!("`{shown}` failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ");
+    match command.get_current_dir().filter(|folder| *folder != root()) {
+        Some(folder) => format!("(cd {} && {line})", folder.display()),
+        None => line,
+    }
+}
