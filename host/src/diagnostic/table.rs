@@ -45,7 +45,7 @@ pub struct Located<T> {
 pub struct Table<'s> {
     source: &'s Source,
     problems: &'s RefCell<Vec<Diagnostic>>,
-    table: &'s DeTable<'s>,
+    entries: &'s DeTable<'s>,
     span: Range<usize>,
     /// As it is called in messages, with its brackets.
     name: String,
@@ -72,7 +72,8 @@ impl<'s> Table<'s> {
         let problems = RefCell::default();
         let (name, path) = ("the file".to_owned(), String::new());
         let (table, asked) = (document.get_ref(), Vec::new());
-        let mut root = Table { source, problems: &problems, table, span: 0..0, name, path, examples: &[], asked };
+        let mut root =
+            Table { source, problems: &problems, entries: table, span: 0..0, name, path, examples: &[], asked };
         let value = root.read_all(read);
         match (Diagnostics::of(source, problems.take()), value) {
             (None, Some(value)) => Ok(value),
@@ -93,12 +94,12 @@ impl<'s> Table<'s> {
 
     /// Where a key's value stands; the table's header if the key is absent.
     pub fn span_of(&self, key: &str) -> Range<usize> {
-        self.table.get(key).map_or(self.span(), Spanned::span)
+        self.entries.get(key).map_or(self.span(), Spanned::span)
     }
 
     /// Whether the key is there, with whatever value.
     pub fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
+        self.entries.contains_key(key)
     }
 
     /// Gives values as examples, in TOML, for errors about the keys: `&[("name", "\"gmail-send\"")]`.
@@ -177,7 +178,7 @@ impl<'s> Table<'s> {
         let array = self.array(key)?;
         let mut seen: HashMap<&str, Range<usize>> = HashMap::new();
         let mut list = Vec::with_capacity(array.len());
-        for item in array.iter() {
+        for item in array {
             let span = item.span();
             let Some(text) = item.get_ref().as_str() else {
                 self.wrong_type(&format!("each item of `{key}`"), "a text in quotes", item, key);
@@ -262,10 +263,10 @@ impl<'s> Table<'s> {
             return Vec::new();
         };
         let mut list = Vec::new();
-        for item in array.iter() {
+        for item in array {
             match item.get_ref() {
                 DeValue::Table(table) => {
-                    list.extend(self.inner(key, ["[[", "]]"], table, item.span()).read_all(&mut read))
+                    list.extend(self.inner(key, ["[[", "]]"], table, item.span()).read_all(&mut read));
                 }
                 _ => self.wrong_type(&format!("each item of `{key}`"), "a table", item, key),
             }
@@ -280,7 +281,7 @@ impl<'s> Table<'s> {
         mut read: impl FnMut(Located<String>, &mut Table<'s>) -> Option<T>,
     ) -> Vec<T> {
         let mut list = Vec::new();
-        for (name, value) in self.entries(key) {
+        for (name, value) in self.entries_of(key) {
             let path = format!("{key}.{}", name.value);
             match value.get_ref() {
                 DeValue::Table(table) => {
@@ -296,7 +297,7 @@ impl<'s> Table<'s> {
     /// A table of texts, each under a name that the author chose. In order of the file.
     pub fn named_strings(&mut self, key: &str) -> Vec<(Located<String>, Located<String>)> {
         let mut list = Vec::new();
-        for (name, value) in self.entries(key) {
+        for (name, value) in self.entries_of(key) {
             match value.get_ref().as_str() {
                 Some(text) => list.push((name, Located { value: text.to_owned(), span: value.span() })),
                 None => self.wrong_type(&format!("`{key}.{}`", name.value), "a text in quotes", value, key),
@@ -305,7 +306,7 @@ impl<'s> Table<'s> {
         list
     }
 
-    fn entries(&mut self, key: &str) -> Vec<(Located<String>, &'s Spanned<DeValue<'s>>)> {
+    fn entries_of(&mut self, key: &str) -> Vec<(Located<String>, &'s Spanned<DeValue<'s>>)> {
         let Some(value) = self.get(key) else { return Vec::new() };
         let Some(table) = value.get_ref().as_table() else {
             self.mismatch::<()>(key, "a table", value);
@@ -323,7 +324,16 @@ impl<'s> Table<'s> {
         let inline = self.source.text().get(span.clone()).is_some_and(|text| text.starts_with('{'));
         let [open, close] = brackets;
         let name = if inline { format!("`{path}`") } else { format!("{open}{path}{close}") };
-        Self { source: self.source, problems: self.problems, table, span, name, path, examples: &[], asked: Vec::new() }
+        Self {
+            source: self.source,
+            problems: self.problems,
+            entries: table,
+            span,
+            name,
+            path,
+            examples: &[],
+            asked: Vec::new(),
+        }
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -333,7 +343,7 @@ impl<'s> Table<'s> {
     /// Lets `read` ask for what it knows; then every other key is an error.
     fn read_all<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         let value = read(self);
-        for (key, _) in self.table {
+        for (key, _) in self.entries {
             let name: &str = key.get_ref();
             if self.asked.iter().any(|asked| asked == name) {
                 continue;
@@ -354,7 +364,7 @@ impl<'s> Table<'s> {
         if !self.asked.iter().any(|asked| asked == key) {
             self.asked.push(key.to_owned());
         }
-        self.table.get(key)
+        self.entries.get(key)
     }
 
     fn text(&mut self, key: &str) -> Option<Located<&'s str>> {
