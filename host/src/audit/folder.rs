@@ -1,0 +1,152 @@
+//! The folder of the chains: their names, their tails, and which one a new process writes on.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::clock::{Clock, Timestamp, random};
+
+use super::chain::{Keys, Link};
+use super::sink::FileSink;
+
+const EXTENSION: &str = "jsonl";
+/// A chain that is longer is left as it is, and the next process begins another.
+const LONGEST_CHAIN: u64 = 64 << 20;
+
+/// The last entry of a chain, as far as it is known.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) chain: String,
+    /// The last entry's number, and its hash.
+    pub(super) seq: u64,
+    pub(super) hash: [u8; 32],
+    /// Bytes stand after it that are no line: its process died, or the power went, within a write.
+    pub(super) torn: bool,
+    pub(super) time: Timestamp,
+    pub(super) epoch: Option<u64>,
+}
+
+impl Head {
+    pub(super) fn next(&self) -> Link {
+        Link { seq: self.seq.saturating_add(1), prev: self.hash }
+    }
+}
+
+/// What a new process writes on.
+pub(super) struct Place {
+    pub(super) chain: String,
+    pub(super) sink: FileSink,
+    pub(super) link: Link,
+    /// The other chains' heads.
+    pub(super) heads: Vec<Head>,
+    /// The highest epoch that any chain's last entry names.
+    pub(super) epoch: Option<u64>,
+}
+
+/// Finds a chain to go on with, or begins one.
+///
+/// The chain that was written last is never gone on with: only an entry in *another* chain can be a witness of its end.
+pub(super) fn take_place(dir: &Path, keys: &Keys, clock: &dyn Clock) -> io::Result<Place> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut heads = Vec::new();
+    let mut free = Vec::new();
+    for (chain, path) in chains(dir)? {
+        let sink = FileSink::open(&path)?;
+        let length = fs::metadata(&path)?.len();
+        let head = match &sink {
+            Some(sink) => head(&chain, &mut sink.file().try_clone()?, keys)?,
+            // What another process is just writing is not torn.
+            None => head(&chain, &mut File::open(&path)?, keys)?.map(|head| Head { torn: false, ..head }),
+        };
+        match (sink, head) {
+            (Some(sink), None) if length == 0 => free.push((sink, chain, None)),
+            (Some(sink), Some(head)) if !head.torn && length < LONGEST_CHAIN => {
+                free.push((sink, chain, Some(head.time)));
+                heads.push(head);
+            }
+            (_, Some(head)) => heads.push(head),
+            // Nothing in its tail checks: `verify` says so.
+            (_, None) => {}
+        }
+    }
+    let epoch = heads.iter().filter_map(|head| head.epoch).max();
+    let youngest = heads.iter().max_by_key(|head| (head.time, head.seq)).map(|head| head.chain.clone());
+    free.retain(|(_, chain, _)| Some(chain) != youngest.as_ref());
+    let (chain, sink, link) = match free.into_iter().min_by_key(|(_, _, time)| *time) {
+        Some((sink, chain, _)) => {
+            let link = heads.iter().find(|head| head.chain == chain).map_or(Link::FIRST, Head::next);
+            (chain, sink, link)
+        }
+        None => new_chain(dir, clock)?,
+    };
+    heads.retain(|head| head.chain != chain);
+    Ok(Place { chain, sink, link, heads, epoch })
+}
+
+fn new_chain(dir: &Path, clock: &dyn Clock) -> io::Result<(String, FileSink, Link)> {
+    let chain = format!("{}-{}", clock.now().strftime("%Y%m%dT%H%M%SZ"), hex::encode(random::<8>(clock)));
+    let path = path_of(dir, &chain);
+    let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another process took the new file");
+    let sink = FileSink::open(&path)?.ok_or_else(taken)?;
+    File::open(dir)?.sync_all()?;
+    Ok((chain, sink, Link::FIRST))
+}
+
+/// The chains of a folder, by name.
+pub(super) fn chains(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut chains = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == EXTENSION)
+            && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
+        {
+            chains.push((name.to_owned(), path));
+        }
+    }
+    chains.sort();
+    Ok(chains)
+}
+
+/// The file of a chain. `None` where the name is none that this module gives.
+pub(super) fn checked_path_of(dir: &Path, chain: &str) -> Option<PathBuf> {
+    let plain = !chain.is_empty() && chain.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    plain.then(|| path_of(dir, chain))
+}
+
+fn path_of(dir: &Path, chain: &str) -> PathBuf {
+    dir.join(chain).with_extension(EXTENSION)
+}
+
+#[derive(serde::Deserialize)]
+struct Known {
+    time: String,
+    epoch: Option<u64>,
+}
+
+/// The head of a chain: its last whole line, when that checks.
+fn head(chain: &str, file: &mut File, keys: &Keys) -> io::Result<Option<Head>> {
+    let end = file.seek(SeekFrom::End(0))?;
+    let mut window = 4096;
+    loop {
+        let start = end.saturating_sub(window);
+        file.seek(SeekFrom::Start(start))?;
+        let mut tail = Vec::new();
+        file.take(end - start).read_to_end(&mut tail)?;
+        let whole = tail.iter().rposition(|byte| *byte == b'\n');
+        let before = whole.and_then(|end| tail.get(..end)).unwrap_or_default();
+        let from = before.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+        let Some(from) = from.or((start == 0).then_some(0)) else {
+            window = window.saturating_mul(4);
+            continue;
+        };
+        let line = before.get(from..).unwrap_or_default();
+        let Some((link, known)) = keys.check_alone(line).zip(serde_json::from_slice::<Known>(line).ok()) else {
+            return Ok(None);
+        };
+        let Ok(time) = known.time.parse() else { return Ok(None) };
+        let torn = whole.is_some_and(|at| at + 1 != tail.len());
+        let (seq, hash) = (link.seq.saturating_sub(1), link.prev);
+        return Ok(Some(Head { chain: chain.to_owned(), seq, hash, torn, time, epoch: known.epoch }));
+    }
+}
