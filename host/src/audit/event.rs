@@ -1,8 +1,8 @@
 //! One thing that happened.
 
 use crate::id::{
-    ClientName, ConnectionId, Digest, ExplanationId, Generation, InvocationId, ProviderId, Scope, ServiceName, SkillName,
-    UserId,
+    ClientName, ConnectionId, Digest, ExplanationId, Generation, InvocationId, ProviderId, Scope, ServiceName,
+    SkillName, UserId,
 };
 
 /// No text in an entry is longer; what is longer is cut. A hostile name can't flood the log.

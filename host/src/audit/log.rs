@@ -181,6 +181,11 @@ impl AuditLog {
     pub fn last_epoch(&self) -> Option<u64> {
         self.last_epoch
     }
+
+    /// Whether no line is being written just now.
+    pub fn is_idle(&self) -> bool {
+        self.shared.state().writer.is_some()
+    }
 }
 
 fn opened(writer: &mut Writer, chain: &str, agent: Option<AgentId>, heads: &[Head]) {

@@ -28,3 +28,6 @@ pub use log::{AuditError, AuditLog, Opening, Position};
 pub use read::{Entry, Filter, read, tail};
 pub use sink::{FileSink, Sink};
 pub use verify::{Fault, FirstBad, Summary, VerifyError, verify};
+
+#[cfg(test)]
+mod tests;

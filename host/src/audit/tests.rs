@@ -1,0 +1,371 @@
+//! The log as a whole: what is written is found, and what was changed is named.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::clock::{Clock, ManualClock, Timestamp};
+use crate::id::{AgentId, UserId};
+use crate::secret::Key;
+
+fn key() -> Key {
+    Key::fill_with(|key| key.fill(7))
+}
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::at(Timestamp::from_second(1_800_000_000).unwrap()))
+}
+
+fn open(dir: &Path, clock: &Arc<ManualClock>) -> AuditLog {
+    clock.advance(Duration::from_secs(1));
+    let (key, agent) = (key(), AgentId::of_spki(b"agent"));
+    AuditLog::open(dir, &Opening { key: &key, agent: Some(agent), epoch: None }, Arc::clone(clock) as Arc<dyn Clock>)
+        .unwrap()
+}
+
+fn event(detail: &str) -> Event {
+    Event { user: Some("alice".parse().unwrap()), detail: Some(detail.to_owned()), ..Event::new(EventKind::Released) }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn fault(dir: &Path) -> (u64, Fault) {
+    match verify(dir, &key()) {
+        Err(VerifyError::Bad(bad)) => (bad.entry, bad.fault),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A folder with one chain of the opening and this many entries.
+fn one_chain(entries: usize) -> (tempfile::TempDir, PathBuf, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &clock());
+    for n in 0..entries {
+        log.append(&event(&format!("entry {n}"))).unwrap();
+    }
+    drop(log);
+    let path = files(dir.path()).remove(0);
+    let bytes = fs::read(&path).unwrap();
+    (dir, path, bytes)
+}
+
+#[test]
+fn what_is_written_checks_and_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let log = open(dir.path(), &clock);
+    let first = log.append(&event("one\n{\"seq\":2}")).unwrap();
+    let bob = Event { user: Some("bob".parse().unwrap()), epoch: Some(9), ..Event::new(EventKind::Refreshed) };
+    let second = log.append(&bob).unwrap();
+    assert_eq!((first.seq, second.seq), (1, 2));
+    let summary = verify(dir.path(), &key()).unwrap();
+    assert_eq!((summary.chains, summary.entries, summary.epoch), (1, 3, Some(9)));
+
+    let of_alice = Filter { user: Some("alice".parse().unwrap()), ..Filter::default() };
+    let found = read(dir.path(), &key(), &of_alice).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].detail.as_deref(), Some("one\n{\"seq\":2}"));
+    assert_eq!(tail(dir.path(), &key(), &Filter::default(), 1).unwrap()[0].seq, 2);
+    let refreshed = Filter { kind: Some(EventKind::Refreshed), ..Filter::default() };
+    assert_eq!(read(dir.path(), &key(), &refreshed).unwrap().len(), 1);
+}
+
+#[test]
+fn a_user_is_never_written_by_name_and_other_keys_give_other_tags() {
+    let (_dir, _, bytes) = one_chain(3);
+    assert!(!String::from_utf8(bytes).unwrap().contains("alice"));
+    let user: UserId = "alice".parse().unwrap();
+    let other = Key::fill_with(|key| key.fill(8));
+    assert_ne!(chain::Keys::new(&key()).user_tag(&user), chain::Keys::new(&other).user_tag(&user));
+}
+
+#[test]
+fn the_files_belong_to_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("audit");
+    drop(open(&dir, &clock()));
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(&files(&dir)[0]).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn two_processes_write_two_chains_and_later_ones_go_on_with_the_older() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let one = open(dir.path(), &clock);
+    let two = open(dir.path(), &clock);
+    assert_ne!(one.chain(), two.chain());
+    let names = [one.chain().to_owned(), two.chain().to_owned()];
+    clock.advance(Duration::from_secs(1));
+    two.append(&event("two")).unwrap();
+    drop((one, two));
+    for n in 0..6 {
+        let log = open(dir.path(), &clock);
+        assert_eq!(log.chain(), names[n % 2]);
+        log.append(&event("again")).unwrap();
+    }
+    assert_eq!(verify(dir.path(), &key()).unwrap().chains, 2);
+}
+
+#[test]
+fn a_tail_that_was_cut_is_noticed_once_another_process_has_seen_it() {
+    let (dir, path, bytes) = one_chain(5);
+    drop(open(dir.path(), &clock()));
+    let lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    fs::write(&path, lines[..4].concat()).unwrap();
+    let (entry, fault) = fault(dir.path());
+    assert_eq!(entry, 4);
+    assert!(matches!(fault, Fault::CutOff { seen: 5, .. }), "{fault}");
+}
+
+#[test]
+fn a_file_that_was_deleted_is_noticed() {
+    let (dir, path, _) = one_chain(2);
+    drop(open(dir.path(), &clock()));
+    fs::remove_file(path).unwrap();
+    assert!(matches!(fault(dir.path()).1, Fault::Deleted { seen: 2, .. }));
+}
+
+#[test]
+fn a_chain_that_was_written_anew_with_the_key_is_noticed() {
+    let (dir, path, _) = one_chain(2);
+    let later = clock();
+    later.advance(Duration::from_secs(5));
+    drop(open(dir.path(), &later));
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    fs::remove_file(&path).unwrap();
+    let sink = FileSink::open(&path).unwrap().unwrap();
+    let key = key();
+    let forged =
+        AuditLog::with_sink(name, Box::new(sink), &Opening { key: &key, agent: None, epoch: None }, later).unwrap();
+    for _ in 0..9 {
+        forged.append(&event("innocent")).unwrap();
+    }
+    drop(forged);
+    assert!(matches!(fault(dir.path()).1, Fault::Replaced { .. }));
+}
+
+#[test]
+fn a_file_that_was_renamed_or_swapped_is_noticed() {
+    let (dir, path, bytes) = one_chain(1);
+    fs::rename(&path, dir.path().join("20270101T000000Z-0011223344556677.jsonl")).unwrap();
+    assert_eq!(fault(dir.path()), (0, Fault::NotOpened));
+    fs::write(&path, b"").unwrap();
+    fs::remove_file(dir.path().join("20270101T000000Z-0011223344556677.jsonl")).unwrap();
+    assert_eq!(fault(dir.path()), (0, Fault::Empty));
+    fs::write(&path, bytes).unwrap();
+    assert!(verify(dir.path(), &key()).is_ok());
+}
+
+#[test]
+fn the_log_of_another_vault_is_told_apart_from_an_edit() {
+    let (dir, ..) = one_chain(1);
+    match verify(dir.path(), &Key::fill_with(|key| key.fill(9))) {
+        Err(VerifyError::Bad(bad)) => assert_eq!((bad.entry, bad.fault), (0, Fault::OtherKey)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_kind_of_change_is_named() {
+    let (dir, path, bytes) = one_chain(5);
+    let lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let cases: [(&[usize], u64, Fault); 4] = [
+        (&[0, 1, 3, 4, 5], 2, Fault::Missing { until: 2 }),
+        (&[0, 1, 3, 2, 4, 5], 2, Fault::Missing { until: 2 }),
+        (&[0, 1, 2, 2, 3, 4, 5], 3, Fault::Repeated { number: 2 }),
+        (&[1, 2, 3], 0, Fault::Missing { until: 0 }),
+    ];
+    for (order, entry, expected) in cases {
+        fs::write(&path, order.iter().map(|n| lines[*n]).collect::<Vec<_>>().concat()).unwrap();
+        assert_eq!(fault(dir.path()), (entry, expected));
+    }
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(fault(dir.path()), (5, Fault::Torn));
+    fs::write(&path, [&bytes[..], b"\n"].concat()).unwrap();
+    assert_eq!(fault(dir.path()), (6, Fault::Edited));
+}
+
+#[test]
+fn an_entry_that_follows_another_history_is_a_fork() {
+    let (dir, path, bytes) = one_chain(3);
+    let (_other, _, other) = one_chain(3);
+    let own: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let foreign: Vec<_> = other.split_inclusive(|byte| *byte == b'\n').collect();
+    fs::write(&path, [own[0], own[1], foreign[2], foreign[3]].concat()).unwrap();
+    assert_eq!(fault(dir.path()), (2, Fault::Forked));
+}
+
+#[test]
+fn a_line_torn_by_a_crash_is_left_noted_and_not_gone_on_with() {
+    let (dir, path, bytes) = one_chain(3);
+    fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
+    let clock = clock();
+    clock.advance(Duration::from_secs(60));
+    let log = open(dir.path(), &clock);
+    assert_ne!(Some(log.chain()), path.file_stem().unwrap().to_str());
+    let summary = verify(dir.path(), &key()).unwrap();
+    assert_eq!(summary.torn, [path.file_stem().unwrap().to_str().unwrap()]);
+}
+
+#[test]
+fn the_epoch_survives_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let log = open(dir.path(), &clock);
+    log.append(&Event { epoch: Some(41), ..Event::new(EventKind::Connected) }).unwrap();
+    log.append(&event("later")).unwrap();
+    drop(log);
+    assert_eq!(open(dir.path(), &clock).last_epoch(), Some(41));
+}
+
+/// A sink that does as it is told.
+#[derive(Default)]
+struct Told {
+    fail: AtomicBool,
+    hang: Mutex<bool>,
+    go_on: Condvar,
+    lines: AtomicUsize,
+    fail_sync: AtomicBool,
+    synced: Mutex<usize>,
+    sync_seen: Condvar,
+}
+
+struct Handle(Arc<Told>);
+
+impl Sink for Handle {
+    fn append(&self, _line: &[u8]) -> io::Result<()> {
+        drop(self.0.go_on.wait_while(self.0.hang.lock().unwrap(), |hang| *hang).unwrap());
+        if self.0.fail.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.lines.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        *self.0.synced.lock().unwrap() += 1;
+        self.0.sync_seen.notify_all();
+        if self.0.fail_sync.load(Ordering::SeqCst) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    }
+}
+
+fn told(clock: &Arc<ManualClock>) -> (Arc<Told>, Arc<AuditLog>) {
+    let told = Arc::new(Told::default());
+    let (key, clock) = (key(), Arc::clone(clock) as Arc<dyn Clock>);
+    let opening = Opening { key: &key, agent: None, epoch: None };
+    let log = AuditLog::with_sink("told", Box::new(Handle(Arc::clone(&told))), &opening, clock).unwrap();
+    (told, Arc::new(log))
+}
+
+#[test]
+fn a_sink_that_fails_is_an_error_and_works_again_when_it_does() {
+    let (sink, log) = told(&clock());
+    sink.fail.store(true, Ordering::SeqCst);
+    assert!(matches!(log.append(&event("lost")), Err(AuditError::Write(_))));
+    sink.fail.store(false, Ordering::SeqCst);
+    assert_eq!(log.append(&event("kept")).unwrap().seq, 1);
+}
+
+#[test]
+fn a_sink_that_hangs_for_two_seconds_is_an_error_for_everyone_else() {
+    let clock = clock();
+    let (sink, log) = told(&clock);
+    *sink.hang.lock().unwrap() = true;
+    let (started, stuck) = (Arc::new(Barrier::new(2)), Arc::clone(&log));
+    let thread = std::thread::spawn({
+        let started = Arc::clone(&started);
+        move || {
+            started.wait();
+            stuck.append(&event("stuck"))
+        }
+    });
+    started.wait();
+    while log.is_idle() {
+        std::thread::yield_now();
+    }
+    clock.advance(Duration::from_secs(3));
+    assert!(matches!(log.append(&event("denied")), Err(AuditError::Hanging)));
+    *sink.hang.lock().unwrap() = false;
+    sink.go_on.notify_all();
+    assert!(thread.join().unwrap().is_ok());
+    assert!(log.append(&event("again")).is_ok());
+}
+
+#[test]
+fn lines_are_made_durable_without_being_asked_and_a_failure_of_that_stays() {
+    let (sink, log) = told(&clock());
+    let first = sink.sync_seen.wait_while(sink.synced.lock().unwrap(), |synced| *synced < 1).unwrap();
+    drop(first);
+    sink.fail_sync.store(true, Ordering::SeqCst);
+    log.append(&event("more")).unwrap();
+    drop(sink.sync_seen.wait_while(sink.synced.lock().unwrap(), |synced| *synced < 2).unwrap());
+    while !matches!(log.append(&event("refused")), Err(AuditError::NotDurable)) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn many_threads_write_one_sound_chain() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Arc::new(open(dir.path(), &clock()));
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || (0..200).for_each(|_| assert!(log.append(&event("one of many")).is_ok())))
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(verify(dir.path(), &key()).unwrap().entries, 1601);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn any_change_of_a_byte_is_found(at in any::<prop::sample::Index>(), to in any::<u8>()) {
+        let (dir, path, mut bytes) = one_chain(4);
+        let at = at.index(bytes.len());
+        prop_assume!(bytes[at] != to);
+        bytes[at] = to;
+        fs::write(path, bytes).unwrap();
+        prop_assert!(verify(dir.path(), &key()).is_err());
+    }
+
+    #[test]
+    fn any_other_order_or_choice_of_lines_is_found(order in prop::collection::vec(0usize..5, 0..8)) {
+        let (dir, path, bytes) = one_chain(4);
+        let lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+        // A whole prefix is a cut at a line's end, which only a witness can tell.
+        prop_assume!(order.is_empty() || !order.iter().copied().eq(0..order.len()));
+        fs::write(path, order.iter().map(|n| lines[*n]).collect::<Vec<_>>().concat()).unwrap();
+        prop_assert!(verify(dir.path(), &key()).is_err());
+    }
+
+    #[test]
+    fn any_bytes_in_any_file_are_answered_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in any::<prop::sample::Index>()) {
+        let (dir, path, good) = one_chain(2);
+        let cut = cut.index(good.len());
+        fs::write(path, [&good[..cut], &bytes, &good[cut..]].concat()).unwrap();
+        prop_assert_eq!(verify(dir.path(), &key()).is_ok(), bytes.is_empty());
+        let _ = read(dir.path(), &key(), &Filter::default()).unwrap();
+        drop(open(dir.path(), &clock()));
+    }
+
+    #[test]
+    fn parsing_any_text_as_an_entry_never_panics(text in ".{0,200}") {
+        let _ = Entry::parse("chain", text.as_bytes());
+        let _ = chain::Keys::new(&key()).check_alone(text.as_bytes());
+    }
+}
