@@ -1,1 +1,6 @@
+//! The `clawcoil` command.
+
+mod browser;
+mod sandbox;
+
 fn main() {}
