@@ -1,6 +1,68 @@
 //! The `clawcoil` command.
 
 mod browser;
+mod commands;
+mod exit;
+mod output;
 mod sandbox;
+mod settings;
 
-fn main() {}
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use commands::{Cli, Command};
+use exit::{Code, Failure};
+use output::Output;
+use settings::Settings;
+
+/// How long threads have to end once the command is done.
+const GRACE: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Help and version are no errors; everything else is a misuse. Nobody is left to tell if this fails.
+            let _ = message.print();
+            return if message.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let settings = cli.settings.resolve();
+    let output = Output::new(&settings);
+    if let Some(filter) = &settings.log {
+        let filter = tracing_subscriber::EnvFilter::new(filter);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+    let done = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::error(format!("the program can't start its threads: {error}")))
+        .and_then(|runtime| {
+            let done = runtime.block_on(run(cli.command, &settings, &output));
+            // A thread that waits for a person to type never ends by itself; others get the time to tidy up.
+            runtime.shutdown_timeout(GRACE);
+            done
+        });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_quiet() {
+                output.failure(&failure);
+            }
+            failure.code().into()
+        }
+    }
+}
+
+/// Runs the command until it is done or interrupted.
+async fn run(command: Command, settings: &Settings, output: &Output) -> Result<(), Failure> {
+    let interruptible = command.is_interruptible();
+    tokio::select! {
+        done = command.run(settings, output) => done,
+        // What was begun is dropped here, which undoes it or leaves it whole: nothing is half-written.
+        interrupted = tokio::signal::ctrl_c(), if interruptible => Err(interrupted.map_or_else(
+            |error| Failure::error(format!("Ctrl-C can't be listened for: {error}")),
+            |()| Failure::new(Code::Interrupted, "interrupted"),
+        )),
+    }
+}

@@ -24,7 +24,7 @@ pub(super) struct Parameters {
 
 /// Shows the consent page, or says what is wrong with the request: to the person where the client isn't known (never a
 /// redirect to a place nobody registered), to the client otherwise.
-pub(super) async fn show(vendor: Vendor, State(shared): State<Shared>, Query(asked): Query<Parameters>) -> Response {
+pub(super) fn show(vendor: Vendor, State(shared): State<Shared>, Query(asked): Query<Parameters>) -> Response {
     if asked.client_id.as_deref() != Some(&*shared.settings.client_id) {
         return Page::error("This client is not registered here", "The request's client_id is not the sandbox's.");
     }

@@ -15,7 +15,7 @@ use clawcoil::id::Digest;
 use super::Settings;
 
 /// How long a person may look at the consent page, and a client may keep a code (RFC 6749 section 4.1.2: at most ten minutes).
-const SHORT_LIVED: Duration = Duration::from_secs(600);
+const SHORT_LIVED: Duration = Duration::from_mins(10);
 
 /// Somebody who can consent. Made up, as the domain says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -261,7 +261,7 @@ mod tests {
 
     fn ledger() -> (Ledger, ManualClock) {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-        let settings = Settings { access_lifetime: Duration::from_secs(60), ..Settings::default() };
+        let settings = Settings { access_lifetime: Duration::from_mins(1), ..Settings::default() };
         (Ledger::new(settings, Arc::new(clock.clone())), clock)
     }
 
@@ -328,7 +328,7 @@ mod tests {
         let (mut ledger, clock) = ledger();
         let code = code(&mut ledger);
         let first = ledger.exchange(&code, REDIRECT, VERIFIER).unwrap();
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         assert!(ledger.holder(&first.access).is_none());
         let second = ledger.refresh(&first.refresh.unwrap(), None).unwrap();
         assert!(ledger.holder(&second.access).is_some());

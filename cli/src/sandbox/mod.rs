@@ -50,7 +50,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             port: 0,
-            access_lifetime: Duration::from_secs(3600),
+            access_lifetime: Duration::from_hours(1),
             client_id: "sandbox".to_owned(),
             client_secret: "sandbox-secret".to_owned(),
         }
@@ -163,12 +163,12 @@ fn router(shared: Shared) -> Router {
         router = router
             .route(
                 paths.authorize,
-                get(move |shared, query| authorize::show(vendor, shared, query)).post(authorize::decide),
+                get(async move |shared, query| authorize::show(vendor, shared, query)).post(authorize::decide),
             )
-            .route(paths.token, post(move |shared, headers, form| token::token(vendor, shared, headers, form)));
+            .route(paths.token, post(async move |shared, headers, form| token::token(vendor, shared, headers, form)));
         if let Some(path) = paths.revoke {
-            router =
-                router.route(path, post(move |shared, headers, form| token::revoke(vendor, shared, headers, form)));
+            router = router
+                .route(path, post(async move |shared, headers, form| token::revoke(vendor, shared, headers, form)));
         }
         if let Some(path) = paths.introspect {
             router = router.route(path, post(token::introspect));

@@ -20,7 +20,7 @@ struct Tried {
 impl Tried {
     async fn start() -> Self {
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
-        let settings = Settings { access_lifetime: Duration::from_secs(60), ..Settings::default() };
+        let settings = Settings { access_lifetime: Duration::from_mins(1), ..Settings::default() };
         Self { sandbox: Sandbox::start(settings, Arc::new(clock.clone())).await.unwrap(), clock }
     }
 
@@ -245,7 +245,7 @@ async fn mail_is_sent_with_a_good_token_only_and_stands_in_the_inbox() {
     let content = json!({ "to": "grace@sandbox.example", "subject": "Hello", "text": "How are you?" });
     assert_eq!((text(&arrived[0], "person"), &arrived[0]["content"]), ("ada@sandbox.example", &content));
 
-    tried.clock.advance(Duration::from_secs(60));
+    tried.clock.advance(Duration::from_mins(1));
     assert_eq!(tried.json(Method::POST, send, token, &mail).await.status, StatusCode::UNAUTHORIZED);
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Parameters {
 }
 
 /// Gives tokens for a code, for a refresh token, or to the client itself.
-pub(super) async fn token(
+pub(super) fn token(
     vendor: Vendor,
     State(shared): State<Shared>,
     headers: HeaderMap,
@@ -107,7 +107,7 @@ pub(super) struct Token {
 }
 
 /// Ends a grant. Google and Salesforce ask for no client here: who has the token may end it.
-pub(super) async fn revoke(
+pub(super) fn revoke(
     vendor: Vendor,
     State(shared): State<Shared>,
     headers: HeaderMap,

@@ -1,0 +1,53 @@
+//! The commands, one a file.
+
+mod completions;
+mod sandbox;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::settings::{Settings, SettingsArgs};
+
+/// Runs untrusted agent skills with your accounts, without handing them your tokens
+#[derive(Debug, Parser)]
+#[command(name = "clawcoil", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  clawcoil demo                                   see all of it work, without an account
+  clawcoil init                                   make this agent's identity and vault
+  clawcoil connect google --user alice            connect an account, in the browser
+  clawcoil run gmail-send send --user alice to=bob@example.com subject=Hi body=Hello
+
+Exit codes:
+  0 done   1 error   2 not understood   3 cancelled   4 an account must be connected first
+  5 denied by policy   6 the skill failed or hit a limit   130 interrupted";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Sandbox(sandbox::Sandbox),
+    Completions(completions::Completions),
+}
+
+impl Command {
+    /// Whether Ctrl-C breaks it off; it is the ordinary end of a server.
+    pub(crate) fn is_interruptible(&self) -> bool {
+        !matches!(self, Self::Sandbox(_))
+    }
+
+    /// Does what was asked for.
+    pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Sandbox(command) => command.run(output).await,
+            Self::Completions(command) => command.run(),
+        }
+    }
+}

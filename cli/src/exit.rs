@@ -1,0 +1,127 @@
+//! How the command ends: one code for each who must act.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::output::printable;
+
+/// The exit codes. Scripts rely on them; they don't change their meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// Something went wrong; the message says what, and who can help.
+    Error = 1,
+    /// The command was not understood.
+    Usage = 2,
+    /// Somebody said no.
+    Cancelled = 3,
+    /// A person has to connect an account first.
+    ConnectionNeeded = 4,
+    /// The operator's policy says no.
+    Denied = 5,
+    /// The skill trapped or hit a limit.
+    SkillFailed = 6,
+    /// Interrupted by Ctrl-C.
+    Interrupted = 130,
+}
+
+impl Code {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Usage => "usage",
+            Self::Cancelled => "cancelled",
+            Self::ConnectionNeeded => "connection-needed",
+            Self::Denied => "denied",
+            Self::SkillFailed => "skill-failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Why the command did not do what it was told.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: Code,
+    message: String,
+    /// More for programs.
+    details: Value,
+    /// Nobody is there to read of it.
+    quiet: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), details: Value::Null, quiet: false }
+    }
+
+    pub(crate) fn error(message: impl Into<String>) -> Self {
+        Self::new(Code::Error, message)
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
+    /// The reader of stdout has gone: no error of ours, and nobody wants a message.
+    pub(crate) fn reader_gone() -> Self {
+        Self { quiet: true, ..Self::new(Code::Error, "the reader of stdout has gone") }
+    }
+
+    /// More for programs: the keys of an object.
+    #[must_use]
+    pub(crate) fn with_details(self, details: Value) -> Self {
+        Self { details, ..self }
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let mut object = json!({ "code": self.code.name(), "message": self.message });
+        if let (Some(object), Value::Object(details)) = (object.as_object_mut(), &self.details) {
+            object.extend(details.clone());
+        }
+        object
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, line) in self.message.trim_end().split('\n').enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            f.write_str(&printable(line))?;
+        }
+        Ok(())
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some libraries repeat the cause in the message.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,71 @@
+//! What the command was told by its arguments and its environment. The only place that reads the environment.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// The arguments that every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct SettingsArgs {
+    /// The folder of the agent: its identity, vault, skills, permissions and audit log
+    ///
+    /// Default: `$XDG_DATA_HOME/clawcoil`, or `~/.local/share/clawcoil`.
+    #[arg(long, global = true, value_name = "FOLDER", env = "CLAWCOIL_HOME", help_heading = "Everywhere")]
+    home: Option<PathBuf>,
+
+    /// Print one JSON document instead of text
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    json: bool,
+
+    /// Show what happens inside, on stderr; RUST_LOG chooses more finely
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Everywhere")]
+    verbose: u8,
+}
+
+/// What holds for one run of the command.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The folder of the agent; `None`: neither said nor to be found out.
+    pub(crate) home: Option<PathBuf>,
+    /// One JSON document on stdout.
+    pub(crate) json: bool,
+    /// Colours on stdout.
+    pub(crate) color: bool,
+    /// A person sits at stdin and stderr: questions can be asked.
+    pub(crate) interactive: bool,
+    /// What to log, as `tracing` filters have it; `None`: nothing.
+    pub(crate) log: Option<String>,
+    /// A browser can be opened: there is a desktop.
+    pub(crate) desktop: bool,
+}
+
+impl SettingsArgs {
+    /// Joins the arguments with the environment; an argument wins.
+    pub(crate) fn resolve(self) -> Settings {
+        let json = self.json;
+        let folder = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let data = folder("XDG_DATA_HOME").or_else(|| Some(folder("HOME")?.join(".local/share")));
+        let log = match self.verbose {
+            0 => variable("RUST_LOG"),
+            1 => Some("clawcoil=info,clawcoil_cli=info".to_owned()),
+            2 => Some("clawcoil=debug,clawcoil_cli=debug".to_owned()),
+            _ => Some("trace".to_owned()),
+        };
+        Settings {
+            home: self.home.or_else(|| Some(data?.join("clawcoil"))),
+            json,
+            // https://no-color.org
+            color: !json && std::io::stdout().is_terminal() && variable("NO_COLOR").is_none(),
+            interactive: std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
+            log,
+            desktop: cfg!(target_os = "macos")
+                || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| variable(name).is_some()),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one module that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
