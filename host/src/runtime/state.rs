@@ -1,0 +1,63 @@
+//! What a store holds for one call. Nothing of it outlives the call.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::authority::Authority;
+use super::http::Hooks;
+use super::limits::{Limiter, Limits};
+use super::log::Log;
+use super::tokens::{HostCalls, TokensView};
+
+/// The most random bytes that a guest gets in one call of the host.
+const RANDOM: u64 = 1 << 20;
+/// The most that the headers of one request or answer may take.
+const HEADERS: usize = 64 << 10;
+
+pub(super) struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    hooks: Hooks,
+    pub(super) limiter: Limiter,
+}
+
+impl State {
+    /// A state that inherits nothing: no arguments, variables, folders, input, sockets or name look-up.
+    pub(super) fn new(limits: &Limits, authority: Arc<dyn Authority>, log: &Log) -> Self {
+        let wasi = WasiCtx::builder()
+            .stdout(log.clone())
+            .stderr(log.clone())
+            .allow_tcp(false)
+            .allow_udp(false)
+            .allow_ip_name_lookup(false)
+            .allow_blocking_current_thread(false)
+            .max_random_size(RANDOM)
+            .build();
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(HEADERS);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles);
+        let hooks = Hooks { authority, budget: HostCalls::new(limits.host_calls) };
+        Self { wasi, http, table, hooks, limiter: Limiter::new(limits) }
+    }
+
+    pub(super) fn tokens(&mut self) -> TokensView<'_> {
+        TokensView { table: &mut self.table, authority: &self.hooks.authority, budget: &self.hooks.budget }
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
