@@ -102,6 +102,16 @@ impl<'s> Table<'s> {
         self.entries.contains_key(key)
     }
 
+    /// Whether the key is there with an empty list.
+    pub fn is_empty_list(&self, key: &str) -> bool {
+        self.entries.get(key).and_then(|value| value.get_ref().as_array()).is_some_and(|array| array.is_empty())
+    }
+
+    /// Takes a key as known without reading it, where an error about it was noted already.
+    pub fn know(&mut self, key: &str) {
+        self.get(key);
+    }
+
     /// Gives values as examples, in TOML, for errors about the keys: `&[("name", "\"gmail-send\"")]`.
     pub fn examples(&mut self, examples: &'static [(&'static str, &'static str)]) {
         self.examples = examples;

@@ -1,0 +1,497 @@
+//! What follows from manifest and permissions for one caller: declared ∩ granted, and a forbid wins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::decide::{Effective, Inner};
+use super::denial::{Culprit, DenialCode};
+use super::forbid::{Forbid, What};
+use super::grant::{Allowed, Grant, ServiceGrant};
+use super::limits::EffectiveLimits;
+use super::manifest::{Manifest, Select, ServiceDeclaration, Use};
+use super::origin::Origin;
+use super::permissions::{NetworkRules, Permissions};
+use super::provider::{Placement, ProviderFacts, Slot};
+use super::rate::Rate;
+use super::request::{OriginRule, RequestRule};
+use crate::clock::Timestamp;
+use crate::diagnostic::Line;
+use crate::id::{AccountAlias, Caller, Digest, ExplanationId, Owner, ProviderId, Scope, ServiceName, SkillName};
+
+/// A skill as it is installed.
+#[derive(Debug, Clone, Copy)]
+pub struct Skill<'a> {
+    /// What it declares.
+    pub manifest: &'a Manifest,
+    /// The digest that grants pin: [`Manifest::skill_digest`].
+    pub digest: Digest,
+}
+
+/// The operator's permissions with what the catalogue says of the providers: a snapshot that is replaced as a whole.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    permissions: Permissions,
+    providers: BTreeMap<ProviderId, Arc<ProviderFacts>>,
+    hash: Digest,
+}
+
+impl Policy {
+    /// Takes permissions and facts together. Nothing is granted but what the permissions grant.
+    pub fn new(permissions: Permissions, providers: BTreeMap<ProviderId, ProviderFacts>) -> Self {
+        let facts = Digest::of(format!("{providers:?}").as_bytes());
+        let both = [*permissions.text_digest().as_bytes(), *facts.as_bytes()].concat();
+        let providers = providers.into_iter().map(|(id, facts)| (id, Arc::new(facts))).collect();
+        Self { permissions, providers, hash: Digest::of(&both) }
+    }
+
+    /// A digest of all that decides.
+    pub fn hash(&self) -> Digest {
+        self.hash
+    }
+
+    /// What the operator says about addresses.
+    pub fn network(&self) -> &NetworkRules {
+        &self.permissions.network
+    }
+
+    /// The permissions, to hold them against what is installed.
+    pub fn permissions(&self) -> &Permissions {
+        &self.permissions
+    }
+
+    /// What a skill may do for a caller, from this moment on.
+    pub fn effective(&self, skill: &Skill<'_>, caller: &Caller, now: Timestamp) -> Effective {
+        let manifest = skill.manifest;
+        let decision = Arc::new(Decision {
+            policy_hash: self.hash,
+            skill: manifest.name.clone(),
+            skill_digest: skill.digest,
+            caller: caller.clone(),
+        });
+        let forbids: Vec<&Forbid> =
+            self.permissions.forbids.iter().filter(|forbid| forbid.concerns(&manifest.name, caller)).collect();
+        let grants: Vec<&Grant> = self.permissions.grants.iter().filter(|grant| grant.skill == manifest.name).collect();
+        let question = Question { policy: self, decision: &decision, grants: &grants, forbids: &forbids, now };
+        let services = manifest.services.iter().map(|declared| question.service(declared)).collect();
+        let plain = question.plain(&manifest.requests);
+        let limits: EffectiveLimits = manifest.limits.effective(&self.permissions.limits);
+        Effective::new(Inner { decision, services, plain, limits })
+    }
+}
+
+/// Who asked whom about what: part of every decision.
+#[derive(Debug)]
+pub(super) struct Decision {
+    pub(super) policy_hash: Digest,
+    pub(super) skill: SkillName,
+    pub(super) skill_digest: Digest,
+    pub(super) caller: Caller,
+}
+
+impl Decision {
+    /// The same question under the same policy has the same id.
+    pub(super) fn explanation(&self, question: &str) -> ExplanationId {
+        let Caller { client, user } = &self.caller;
+        let asked =
+            format!("{}\n{}\n{}\n{client}\n{user}\n{question}", self.policy_hash, self.skill_digest, self.skill);
+        let mut id = [0; 16];
+        id.iter_mut().zip(Digest::of(asked.as_bytes()).as_bytes()).for_each(|(to, from)| *to = *from);
+        ExplanationId::from_bytes(id)
+    }
+}
+
+/// One grant as it applies to one declared service of one caller.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) decision: Arc<Decision>,
+    pub(super) owner: Owner,
+    pub(super) service: ServiceName,
+    pub(super) provider: ProviderId,
+    pub(super) scopes: BTreeSet<Scope>,
+    pub(super) use_: Use,
+    pub(super) accounts: Option<Vec<AccountAlias>>,
+    pub(super) audiences: Vec<String>,
+    pub(super) rate: Option<Rate>,
+    pub(super) ends: Option<Timestamp>,
+    pub(super) requests: Option<Vec<RequestRule>>,
+    pub(super) reveal_with: Vec<Origin>,
+    pub(super) facts: Arc<ProviderFacts>,
+    pub(super) line: Line,
+    pub(super) key: Digest,
+}
+
+impl Granted {
+    pub(super) fn holds(&self, now: Timestamp) -> bool {
+        self.ends.is_none_or(|ends| now < ends)
+    }
+}
+
+/// Why a grant or all of them don't apply.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    pub(super) code: DenialCode,
+    pub(super) culprit: Culprit,
+    pub(super) message: String,
+    pub(super) rule: Option<Line>,
+    pub(super) reason: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn forbidden(what: &str, forbid: &ForbidLine) -> Self {
+        Self {
+            code: DenialCode::Forbidden,
+            culprit: Culprit::Operator,
+            message: format!("the operator forbids {what}"),
+            rule: Some(forbid.line.clone()),
+            reason: forbid.reason.clone(),
+        }
+    }
+}
+
+/// A forbid that may hold, by where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct ForbidLine {
+    pub(super) line: Line,
+    pub(super) reason: Option<String>,
+}
+
+impl From<&Forbid> for ForbidLine {
+    fn from(forbid: &Forbid) -> Self {
+        Self { line: forbid.line.clone(), reason: forbid.reason.clone() }
+    }
+}
+
+/// A service that is declared and granted, as it is shown to people and to the other modules.
+///
+/// Where several grants cover the service this is all of them taken together; each decision is made by one grant alone.
+#[derive(Debug, Clone)]
+pub struct EffectiveService {
+    /// The skill's name for it.
+    pub name: ServiceName,
+    /// The provider.
+    pub provider: ProviderId,
+    /// Whose connection is used.
+    pub owner: Owner,
+    /// Scopes that are declared and granted.
+    pub scopes: BTreeSet<Scope>,
+    /// The most that may be done with the token.
+    pub use_: Use,
+    /// The accounts that may be used; absent: any.
+    pub accounts: Option<Vec<AccountAlias>>,
+    /// Whether a call may start without the connection.
+    pub optional: bool,
+    /// Why the skill needs it, in its author's words.
+    pub reason: Option<String>,
+    /// How its requests are known.
+    pub select: Select,
+    /// Where the credential may go, for people: what the manifest declares of what the grants let through.
+    pub requests: Vec<RequestRule>,
+    /// How the credential is put on a request.
+    pub placement: Placement,
+    /// Where a placeholder may stand.
+    pub slots: Vec<Slot>,
+    /// The grant; of several, the first by what they say.
+    pub decided_by: Line,
+}
+
+/// One declared service with all that decides about it.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) declared: ServiceDeclaration,
+    /// Absent: refused.
+    pub(super) summary: Result<EffectiveService, Refusal>,
+    pub(super) granted: Vec<Arc<Granted>>,
+    pub(super) forbidden_origins: Vec<(OriginRule, ForbidLine)>,
+    pub(super) forbidden_reveal: Option<ForbidLine>,
+}
+
+/// Requests without a credential.
+#[derive(Debug)]
+pub(super) struct Plain {
+    pub(super) declared: Vec<RequestRule>,
+    pub(super) granted: Vec<PlainGrant>,
+    pub(super) forbidden_origins: Vec<(OriginRule, ForbidLine)>,
+    /// Why nothing goes, where one reason covers all.
+    pub(super) refused: Option<Refusal>,
+}
+
+#[derive(Debug)]
+pub(super) struct PlainGrant {
+    pub(super) requests: Vec<RequestRule>,
+    pub(super) line: Line,
+}
+
+/// One call of [`Policy::effective`].
+struct Question<'a> {
+    policy: &'a Policy,
+    decision: &'a Arc<Decision>,
+    grants: &'a [&'a Grant],
+    forbids: &'a [&'a Forbid],
+    now: Timestamp,
+}
+
+impl Question<'_> {
+    fn service(&self, declared: &ServiceDeclaration) -> Service {
+        let forbids: Vec<&Forbid> = self
+            .forbids
+            .iter()
+            .copied()
+            .filter(|forbid| forbid.concerns_service(&declared.name, &declared.provider))
+            .collect();
+        let granted = self.granted(declared, &forbids);
+        let forbidden_reveal = forbids.iter().find(|forbid| forbid.what == What::Reveal).map(|forbid| (*forbid).into());
+        let summary = granted.as_ref().map_err(Clone::clone).and_then(|granted| {
+            summary(declared, granted, forbidden_reveal.is_some()).ok_or_else(|| self.not_granted(&declared.name))
+        });
+        Service {
+            declared: declared.clone(),
+            summary,
+            granted: granted.unwrap_or_default(),
+            forbidden_origins: origins(&forbids),
+            forbidden_reveal,
+        }
+    }
+
+    fn not_granted(&self, service: &ServiceName) -> Refusal {
+        Refusal {
+            code: DenialCode::ServiceNotGranted,
+            culprit: Culprit::Operator,
+            message: format!("no grant lets skill `{}` use service `{service}` for this caller", self.decision.skill),
+            rule: None,
+            reason: None,
+        }
+    }
+
+    /// The grants that apply, sorted by what they say; or why none does.
+    fn granted(&self, declared: &ServiceDeclaration, forbids: &[&Forbid]) -> Result<Vec<Arc<Granted>>, Refusal> {
+        let name = &declared.name;
+        if let Some(forbid) = forbids.iter().find(|forbid| forbid.what == What::Everything) {
+            return Err(Refusal::forbidden(&format!("service `{name}` for this caller"), &(*forbid).into()));
+        }
+        let Some(facts) = self.policy.providers.get(&declared.provider) else {
+            let message =
+                format!("service `{name}` wants provider `{}`, which is not in the catalogue", declared.provider);
+            return Err(Refusal { message, ..self.not_granted(name) });
+        };
+        let mut granted = Vec::new();
+        let mut refusals = Vec::new();
+        for grant in self.grants {
+            let Allowed::Service(service) = &grant.allowed else { continue };
+            if service.service == *name && grant.is_for(&self.decision.caller) {
+                match self.applied(declared, grant, service, facts, forbids) {
+                    Ok(applied) => granted.push(Arc::new(applied)),
+                    Err(refusal) => refusals.push(refusal),
+                }
+            }
+        }
+        granted.sort_by_key(|granted| granted.key);
+        if granted.is_empty() {
+            // The refusal that is nearest to a grant says most.
+            refusals.sort_by_key(|refusal| match refusal.code {
+                DenialCode::Forbidden => 0,
+                DenialCode::ApprovalPending => 1,
+                DenialCode::ScopeNotGranted => 2,
+                DenialCode::Expired => 3,
+                _ => 4,
+            });
+            return Err(refusals.into_iter().next().unwrap_or_else(|| self.not_granted(name)));
+        }
+        Ok(granted)
+    }
+
+    fn applied(
+        &self,
+        declared: &ServiceDeclaration,
+        grant: &Grant,
+        service: &ServiceGrant,
+        facts: &Arc<ProviderFacts>,
+        forbids: &[&Forbid],
+    ) -> Result<Granted, Refusal> {
+        let name = &declared.name;
+        if service.provider != declared.provider {
+            let message = format!(
+                "the grant for service `{name}` is for provider `{}`, and the manifest binds it to `{}`",
+                service.provider, declared.provider
+            );
+            return Err(Refusal { message, rule: Some(grant.line.clone()), ..self.not_granted(name) });
+        }
+        self.current(grant, &format!("service `{name}`"))?;
+        let mut scopes: BTreeSet<Scope> = service
+            .scopes
+            .iter()
+            .map(|scope| &scope.value)
+            .filter(|scope| declared.scopes.contains(*scope))
+            .cloned()
+            .collect();
+        if scopes.is_empty() && !declared.scopes.is_empty() {
+            return Err(Refusal {
+                code: DenialCode::ScopeNotGranted,
+                message: format!("the grant for service `{name}` has none of the scopes that the manifest declares"),
+                rule: Some(grant.line.clone()),
+                ..self.not_granted(name)
+            });
+        }
+        for forbid in forbids {
+            if let What::Scopes(forbidden) = &forbid.what {
+                let before = scopes.len();
+                scopes.retain(|scope| !forbidden.contains(scope));
+                if scopes.is_empty() && before > 0 {
+                    return Err(Refusal::forbidden(&format!("the scopes of service `{name}`"), &(*forbid).into()));
+                }
+            }
+        }
+        let forbidden_reveal = forbids.iter().any(|forbid| forbid.what == What::Reveal);
+        let use_ = if forbidden_reveal { Use::Inject } else { declared.use_.min(service.use_) };
+        let owner = if service.as_agent { Owner::Agent } else { Owner::User(self.decision.caller.user.clone()) };
+        Ok(Granted {
+            decision: Arc::clone(self.decision),
+            owner,
+            service: name.clone(),
+            provider: declared.provider.clone(),
+            scopes,
+            use_,
+            accounts: service.accounts.clone(),
+            audiences: service.audiences.clone(),
+            rate: grant.rate,
+            ends: grant.ends,
+            requests: service.requests.clone(),
+            reveal_with: service.reveal_with.clone(),
+            facts: Arc::clone(facts),
+            line: grant.line.clone(),
+            key: grant.key(),
+        })
+    }
+
+    /// Whether a grant is for the version that is installed, and has not expired.
+    fn current(&self, grant: &Grant, what: &str) -> Result<(), Refusal> {
+        let refusal = |code, message| Refusal {
+            code,
+            culprit: Culprit::Operator,
+            message,
+            rule: Some(grant.line.clone()),
+            reason: None,
+        };
+        if grant.digest.is_some_and(|digest| digest != self.decision.skill_digest) {
+            let message = format!(
+                "{what} was granted to another version of skill `{}`, and this one is not approved",
+                grant.skill
+            );
+            return Err(refusal(DenialCode::ApprovalPending, message));
+        }
+        if grant.ends.is_some_and(|ends| ends <= self.now) {
+            return Err(refusal(DenialCode::Expired, format!("the grant for {what} has expired")));
+        }
+        Ok(())
+    }
+
+    fn plain(&self, declared: &[RequestRule]) -> Plain {
+        let forbids: Vec<&Forbid> = self.forbids.iter().copied().filter(|forbid| forbid.concerns_plain()).collect();
+        let everything = forbids.iter().find(|forbid| forbid.what == What::Everything);
+        let mut refused =
+            everything.map(|forbid| Refusal::forbidden("requests of this skill for this caller", &(*forbid).into()));
+        let mut granted: Vec<(Digest, PlainGrant)> = Vec::new();
+        for grant in self.grants {
+            let Allowed::Requests(requests) = &grant.allowed else { continue };
+            if grant.is_for(&self.decision.caller) {
+                match self.current(grant, "a request without a credential") {
+                    Ok(()) => {
+                        granted.push((grant.key(), PlainGrant { requests: requests.clone(), line: grant.line.clone() }))
+                    }
+                    Err(refusal) => refused = refused.or(Some(refusal)),
+                }
+            }
+        }
+        if everything.is_some() {
+            granted.clear();
+        } else if !granted.is_empty() {
+            refused = None;
+        }
+        granted.sort_by_key(|(key, _)| *key);
+        let granted = granted.into_iter().map(|(_, grant)| grant).collect();
+        Plain { declared: declared.to_vec(), granted, forbidden_origins: origins(&forbids), refused }
+    }
+}
+
+fn origins(forbids: &[&Forbid]) -> Vec<(OriginRule, ForbidLine)> {
+    let origin = |forbid: &&Forbid| match &forbid.what {
+        What::Origin(origin) => Some((origin.clone(), ForbidLine::from(*forbid))),
+        _ => None,
+    };
+    forbids.iter().filter_map(origin).collect()
+}
+
+fn summary(
+    declared: &ServiceDeclaration,
+    granted: &[Arc<Granted>],
+    forbidden_reveal: bool,
+) -> Option<EffectiveService> {
+    let first = granted.first()?;
+    let mut accounts: Option<Vec<AccountAlias>> = Some(Vec::new());
+    for each in granted {
+        match (&mut accounts, &each.accounts) {
+            (Some(all), Some(more)) => {
+                all.extend(more.iter().filter(|alias| !all.contains(alias)).cloned().collect::<Vec<_>>())
+            }
+            _ => accounts = None,
+        }
+    }
+    let use_ = granted.iter().map(|each| each.use_).max().filter(|_| !forbidden_reveal).unwrap_or(Use::Inject);
+    Some(EffectiveService {
+        name: declared.name.clone(),
+        provider: declared.provider.clone(),
+        owner: first.owner.clone(),
+        scopes: granted.iter().flat_map(|each| &each.scopes).cloned().collect(),
+        use_,
+        accounts,
+        optional: declared.optional,
+        reason: declared.reason.clone(),
+        select: declared.select,
+        requests: declared.requests.iter().filter_map(|rule| let_through(rule, granted)).collect(),
+        placement: first.facts.placement.clone(),
+        slots: first.facts.slots.clone(),
+        decided_by: first.line.clone(),
+    })
+}
+
+/// What of a declared rule the grants let through, as far as it can be said without a request.
+fn let_through(declared: &RequestRule, granted: &[Arc<Granted>]) -> Option<RequestRule> {
+    let mut rule = declared.clone();
+    let mut methods: Option<Vec<http::Method>> = Some(Vec::new());
+    let mut any = false;
+    for each in granted {
+        match &each.requests {
+            None => {
+                let admitted = match &declared.origin {
+                    OriginRule::Literal(origin) => each.facts.names(origin),
+                    OriginRule::ApiOrigin => true,
+                    OriginRule::Suffix { .. } => false,
+                };
+                if admitted {
+                    (any, methods) = (true, None);
+                }
+            }
+            Some(rules) => {
+                for theirs in rules.iter().filter(|theirs| may_meet(theirs, declared)) {
+                    any = true;
+                    match (&mut methods, &theirs.methods) {
+                        (Some(all), Some(more)) => all.extend(more.iter().cloned()),
+                        _ => methods = None,
+                    }
+                }
+            }
+        }
+    }
+    if let Some(methods) = methods {
+        rule.methods = Some(match rule.methods {
+            None => methods,
+            Some(declared) => declared.into_iter().filter(|method| methods.contains(method)).collect(),
+        });
+    }
+    any.then_some(rule)
+}
+
+/// Which origin a connection will have is not known here, so its rule may meet any.
+fn may_meet(ours: &RequestRule, theirs: &RequestRule) -> bool {
+    let connection = |rule: &RequestRule| rule.origin == OriginRule::ApiOrigin;
+    ours.overlaps(theirs) || connection(ours) != connection(theirs)
+}
