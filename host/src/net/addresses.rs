@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::endpoint::Endpoint;
+
 /// Why an address is not dialled unless an operator admits it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressClass {
@@ -104,11 +106,9 @@ fn class_v6(address: Ipv6Addr) -> Option<AddressClass> {
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(AddressClass::Loopback),
         [0, 0, 0, 0, 0, 0xffff, _, _] | [0x64, 0xff9b, 0, 0, 0, 0, _, _] => class_v4(inside),
         // IPv4-compatible, IPv4-translated (RFC 2765), NAT64 of one network (RFC 8215), 6to4, Teredo.
-        [0, 0, 0, 0, 0, 0, _, _]
-        | [0, 0, 0, 0, 0xffff, 0, _, _]
-        | [0x64, 0xff9b, 1, ..]
-        | [0x2002, ..]
-        | [0x2001, 0, ..] => Some(AddressClass::Tunnel),
+        [0, 0, 0, 0, 0 | 0xffff, 0, _, _] | [0x64, 0xff9b, 1, ..] | [0x2001, 0, ..] | [0x2002, ..] => {
+            Some(AddressClass::Tunnel)
+        }
         [0x2001, 2, 0, ..] => Some(AddressClass::Benchmarking),
         [0x2001, 0..=0x1ff, ..] => Some(AddressClass::Protocol),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(AddressClass::Documentation),
@@ -143,6 +143,12 @@ pub struct RefusedAddress {
 }
 
 impl AddressRules {
+    /// Admits an endpoint that the operator wrote, if it is written as an address or as `localhost`. A name admits nothing.
+    pub fn admit(&mut self, endpoint: &Endpoint) {
+        let addresses = endpoint.literal().unwrap_or_default();
+        self.literal.extend(addresses.iter().map(|ip| SocketAddr::new(ip.to_canonical(), endpoint.port())));
+    }
+
     /// Says whether the address may be dialled. `literal` tells that the origin asked for was written as this address.
     pub fn judge(&self, address: SocketAddr, literal: bool) -> Result<(), RefusedAddress> {
         let ip = address.ip().to_canonical();

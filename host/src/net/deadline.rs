@@ -47,7 +47,12 @@ impl Deadline {
 pub(super) struct Idle {
     deadline: Deadline,
     limit: Duration,
-    waiting: Option<(Pin<Box<dyn Future<Output = ()> + Send>>, Fault)>,
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    sleep: Pin<Box<dyn Future<Output = ()> + Send>>,
+    fault: Fault,
 }
 
 impl Idle {
@@ -66,9 +71,9 @@ impl Idle {
 
     /// Nothing arrived: ready with the fault when that has lasted too long.
     pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
-        let (sleep, fault) = self.waiting.get_or_insert_with(|| {
+        let Waiting { sleep, fault } = self.waiting.get_or_insert_with(|| {
             let (time, fault) = self.deadline.stage(self.limit);
-            (self.deadline.clock.sleep(time), fault)
+            Waiting { sleep: self.deadline.clock.sleep(time), fault }
         });
         sleep.as_mut().poll(cx).map(|()| *fault)
     }

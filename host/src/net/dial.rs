@@ -128,8 +128,9 @@ impl Dialer {
         limit: Duration,
     ) -> Result<Vec<SocketAddr>, NetError> {
         let literal = endpoint.literal();
-        let found = if let Some(address) = literal {
-            vec![address]
+        let is_literal = literal.is_some();
+        let found = if let Some(addresses) = literal {
+            addresses
         } else {
             deadline
                 .within(limit, self.resolver.resolve(endpoint.host()))
@@ -143,7 +144,7 @@ impl Dialer {
         let found: Vec<_> = found.into_iter().map(|ip| SocketAddr::new(ip.to_canonical(), endpoint.port())).collect();
         for address in &found {
             rules
-                .judge(*address, literal.is_some())
+                .judge(*address, is_literal)
                 .map_err(|refused| NetError::new(Stage::Check, endpoint, Fault::Refused(refused)))?;
             if !endpoint.tls() && class(address.ip()) != Some(AddressClass::Loopback) {
                 return Err(NetError::new(Stage::Check, endpoint, Fault::PlainHttp));

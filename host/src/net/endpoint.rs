@@ -1,7 +1,9 @@
 //! Where a connection goes.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::policy::{Origin, Scheme};
 
 /// A scheme, a host and a port.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,9 +66,18 @@ impl Endpoint {
         self.port
     }
 
-    /// The host's address where it is written as one.
-    pub fn literal(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
+    /// The host's addresses where it needs no look-up: it is written as an address, or it is `localhost`, which is always this
+    /// machine (RFC 6761 section 6.3).
+    pub fn literal(&self) -> Option<Vec<IpAddr>> {
+        if &*self.host == "localhost" || self.host.ends_with(".localhost") {
+            return Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+        }
+        self.host.parse().ok().map(|address| vec![address])
+    }
+
+    /// Whether the host is written as this machine: `localhost` or a loopback address.
+    pub fn is_this_machine(&self) -> bool {
+        self.literal().is_some_and(|addresses| addresses.iter().all(|address| address.to_canonical().is_loopback()))
     }
 
     /// Host and port as in a `Host` header: the port is left out where it is the scheme's own.
@@ -76,6 +87,12 @@ impl Endpoint {
             (true, 443) | (false, 80) => host,
             (_, port) => format!("{host}:{port}"),
         }
+    }
+}
+
+impl From<&Origin> for Endpoint {
+    fn from(origin: &Origin) -> Self {
+        Self::new(origin.scheme() == Scheme::Https, &origin.host().to_string(), origin.port())
     }
 }
 

@@ -16,7 +16,7 @@ use crate::id::{Digest, Owner};
 /// The oldest that a connection may get. A server that leaves DNS is left soon after.
 const MAX_AGE: Duration = Duration::from_mins(5);
 /// How long a connection may lie unused.
-const MAX_IDLE: Duration = Duration::from_secs(60);
+const MAX_IDLE: Duration = Duration::from_mins(1);
 /// Unused connections of one key, and of all.
 const MAX_PER_KEY: usize = 16;
 const MAX_TOTAL: usize = 1024;
@@ -125,9 +125,9 @@ impl Pool {
         if shelves.total >= MAX_TOTAL {
             return;
         }
-        let shelf = shelves.by_key.entry(key).or_default();
-        if shelf.len() < MAX_PER_KEY {
-            shelf.push(resting);
+        let of_key = shelves.by_key.entry(key).or_default();
+        if of_key.len() < MAX_PER_KEY {
+            of_key.push(resting);
             shelves.total += 1;
         }
     }

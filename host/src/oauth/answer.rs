@@ -160,7 +160,7 @@ fn looks_like_form(body: &[u8]) -> bool {
     name.len() < body.len()
         && !name.is_empty()
         && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
-        && body.iter().all(|byte| byte.is_ascii_graphic())
+        && body.iter().all(u8::is_ascii_graphic)
 }
 
 fn insert(fields: &mut Map<String, Value>, name: String, value: Value) {

@@ -151,7 +151,7 @@ pub struct Error {
     pub(super) status: Option<u16>,
     pub(super) outcome: Outcome,
     pub(super) rescued: Option<RefreshToken>,
-    pub(super) source: Option<NetError>,
+    pub(super) source: Option<Box<NetError>>,
 }
 
 impl Error {
@@ -170,7 +170,7 @@ impl Error {
 
     pub(super) fn of_net(server: &str, operation: Operation, error: NetError) -> Self {
         let outcome = if error.may_have_been_sent() { Outcome::Unknown } else { Outcome::NotDone };
-        Self { outcome, source: Some(error), ..Self::new(server, operation, ErrorKind::Network) }
+        Self { outcome, source: Some(Box::new(error)), ..Self::new(server, operation, ErrorKind::Network) }
     }
 
     /// What went wrong.
@@ -298,6 +298,6 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|error| error as _)
+        self.source.as_ref().map(|error| &**error as _)
     }
 }

@@ -234,7 +234,7 @@ impl Call<'_> {
     fn code(&self, fields: &Fields) -> Option<String> {
         let shape = &self.server.answer;
         let failed = shape.ok.as_deref().and_then(|pointer| fields.boolean(pointer)) == Some(false);
-        match fields.string(&shape.error) {
+        match shape.errors.iter().find_map(|pointer| fields.string(pointer)) {
             Some(code) => Some(code.to_owned()),
             None => failed.then(|| "unnamed_error".to_owned()),
         }

@@ -63,8 +63,8 @@ pub struct AnswerShape {
     pub expires_in: String,
     /// The scopes that were granted.
     pub scope: String,
-    /// The error's name. It is an error whatever the status is.
-    pub error: String,
+    /// Where the error's name may stand. It is an error whatever the status is.
+    pub errors: Vec<String>,
     /// A boolean that is false when the request failed.
     pub ok: Option<String>,
     /// The origin where this connection's API lives.
@@ -82,7 +82,7 @@ impl Default for AnswerShape {
             token_type: "/token_type".into(),
             expires_in: "/expires_in".into(),
             scope: "/scope".into(),
-            error: "/error".into(),
+            errors: vec!["/error".into()],
             ok: None,
             api_origin: None,
             account: None,
