@@ -250,6 +250,11 @@ impl AgentId {
         Self(Digest::of(der))
     }
 
+    /// The agent by its digest, as it was stored.
+    pub const fn from_digest(digest: Digest) -> Self {
+        Self(digest)
+    }
+
     /// The 32 bytes of the digest.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         self.0.as_bytes()

@@ -1,0 +1,276 @@
+//! Connections, and the one read of a plaintext access token.
+
+use std::sync::Arc;
+
+use super::connection::{Connection, NewConnection, State, TokenSet};
+use super::datastore::{ConnectionRow, Stamp};
+use super::envelope::{Bound, Field, Item, Place};
+use super::error::VaultError;
+use super::vault::{Vault, text};
+use crate::clock::random;
+use crate::id::{AccountAlias, ConnectionId, Generation, Owner, ProviderId};
+use crate::policy::Permit;
+use crate::secret::{AccessToken, RefreshToken};
+
+/// How often a connection's last use is written down.
+const USE_SECONDS: u64 = 60;
+/// The alias of the account that is meant when several are connected and none is named.
+const DEFAULT_ACCOUNT: &str = "default";
+
+/// The rows of one owner as of one moment. The tokens in them are ciphertext.
+pub(super) struct Held {
+    stamp: Option<Stamp>,
+    rows: Vec<HeldRow>,
+}
+
+struct HeldRow {
+    connection: Arc<Connection>,
+    access: Vec<u8>,
+    bound: Bound,
+}
+
+/// The use of a connection that was noted last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Use {
+    generation: Generation,
+    second: u64,
+}
+
+/// An access token, for now.
+#[derive(Debug)]
+pub struct Access {
+    /// The token.
+    pub token: AccessToken,
+    /// Whose it is and until when: its generation, expiry, type and scopes.
+    pub connection: Arc<Connection>,
+}
+
+/// What a search for a connection found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// This one.
+    One(Arc<Connection>),
+    /// None: nobody connected an account of this provider, or none of this name.
+    None,
+    /// Several, none of them called `default`: the caller has to name one.
+    Several(Vec<AccountAlias>),
+}
+
+/// A connection that was removed, and its tokens for revoking them. A token that could not be opened is absent.
+#[derive(Debug)]
+pub struct Removed {
+    /// What it was.
+    pub connection: Arc<Connection>,
+    /// Its access token.
+    pub access: Option<AccessToken>,
+    /// Its refresh token.
+    pub refresh: Option<RefreshToken>,
+}
+
+impl Vault {
+    /// Stores a new connection, in the place of the owner's one before of the same provider and account. Unless it is
+    /// confirmed its tokens can't be used before [`confirm`](Self::confirm).
+    pub async fn connect(
+        &self,
+        new: NewConnection,
+        tokens: TokenSet,
+        confirmed: bool,
+    ) -> Result<Arc<Connection>, VaultError> {
+        let connection = Connection {
+            id: ConnectionId::from_bytes(random(&*self.clock)),
+            owner: new.owner,
+            provider: new.provider,
+            account: new.account,
+            kind: new.kind,
+            scopes: new.scopes,
+            api_origin: None,
+            account_label: None,
+            token_type: String::new(),
+            state: if confirmed { State::Active } else { State::Unconfirmed },
+            generation: Generation(1),
+            created_at: self.clock.now(),
+            last_used_at: None,
+            expires_at: None,
+            refresh_at: None,
+            grant_ends_at: None,
+        };
+        let connection = Arc::new(connection.with(&tokens, tokens.refresh.is_some(), &*self.clock));
+        let access = self.seal_record(&self.access_place(&connection), tokens.access.expose().as_bytes()).await?;
+        let refresh = match &tokens.refresh {
+            Some(token) => {
+                let place = self.place(&connection, Field::RefreshToken);
+                Some(self.seal_record(&place, token.expose().as_bytes()).await?)
+            }
+            None => None,
+        };
+        let row = ConnectionRow { connection: Arc::clone(&connection), access, refresh, previous: None };
+        self.store.put_connection(row).await?;
+        Ok(connection)
+    }
+
+    /// Makes an unconfirmed connection usable: its user has seen which account it is. One that is confirmed stays so.
+    pub async fn confirm(&self, id: ConnectionId) -> Result<(), VaultError> {
+        let row = self.store.connection(id)?.ok_or_else(|| gone(id))?;
+        let base = row.connection.generation;
+        if row.connection.state != State::Unconfirmed {
+            return Ok(());
+        }
+        let secret = self.open_record(&self.access_place(&row.connection), &row.access)?;
+        let confirmed = Connection { state: row.connection.state.confirmed(), ..(*row.connection).clone() };
+        let access = self.seal_record(&self.access_place(&confirmed), &secret).await?;
+        self.store.confirm(id, base, access).await
+    }
+
+    /// Removes a connection and gives its tokens for revoking; `None` if there is none.
+    pub async fn disconnect(&self, id: ConnectionId) -> Result<Option<Removed>, VaultError> {
+        let Some(row) = self.store.remove_connection(id).await? else { return Ok(None) };
+        self.uses.invalidate(&id);
+        let opened = |place: Place<'_>, record: &[u8]| {
+            let secret = self.open_record(&place, record).and_then(|bytes| text(|| place, bytes));
+            secret.inspect_err(|error| tracing::warn!(%error, "a token that was removed can't be revoked")).ok()
+        };
+        let access = opened(self.access_place(&row.connection), &row.access).map(AccessToken::new);
+        let refresh = row
+            .refresh
+            .as_deref()
+            .and_then(|record| opened(self.place(&row.connection, Field::RefreshToken), record))
+            .map(RefreshToken::new);
+        Ok(Some(Removed { connection: row.connection, access, refresh }))
+    }
+
+    /// The connections of an owner, or all.
+    pub fn connections(&self, owner: Option<&Owner>) -> Result<Vec<Arc<Connection>>, VaultError> {
+        match owner {
+            Some(owner) => Ok(self.held(owner)?.rows.iter().map(|row| Arc::clone(&row.connection)).collect()),
+            None => Ok(self.store.connections(None)?.into_iter().map(|row| row.connection).collect()),
+        }
+    }
+
+    /// One connection by its id, whoever owns it.
+    pub fn connection(&self, id: ConnectionId) -> Result<Option<Arc<Connection>>, VaultError> {
+        Ok(self.store.connection(id)?.map(|row| row.connection))
+    }
+
+    /// The connection of an owner at a provider. Without an account: the only one, else the one called `default`.
+    pub fn find(
+        &self,
+        owner: &Owner,
+        provider: &ProviderId,
+        account: Option<&AccountAlias>,
+    ) -> Result<Found, VaultError> {
+        let held = self.held(owner)?;
+        let mut of_provider = held.rows.iter().map(|row| &row.connection).filter(|c| c.provider == *provider);
+        if let Some(account) = account {
+            return Ok(of_provider.find(|c| c.account == *account).map_or(Found::None, |c| Found::One(Arc::clone(c))));
+        }
+        let Some(first) = of_provider.next() else { return Ok(Found::None) };
+        let others: Vec<_> = of_provider.collect();
+        if others.is_empty() {
+            return Ok(Found::One(Arc::clone(first)));
+        }
+        let mut all = std::iter::once(first).chain(others);
+        if let Some(default) = all.clone().find(|c| c.account.as_str() == DEFAULT_ACCOUNT) {
+            return Ok(Found::One(Arc::clone(default)));
+        }
+        Ok(Found::Several(all.by_ref().map(|c| c.account.clone()).collect()))
+    }
+
+    /// The access token of a connection: the one read of a plaintext token, and it takes a permit.
+    ///
+    /// The permit must be for this connection's owner and provider, and for its account if it names one. Whether the token
+    /// is still fresh is for the caller to judge. Costs one system call and one decryption while nothing was committed
+    /// to the database.
+    pub fn access_token(&self, permit: &Permit, id: &ConnectionId) -> Result<Access, VaultError> {
+        self.open_access(permit.owner(), permit.provider(), permit.account(), id)
+    }
+
+    /// What [`access_token`](Self::access_token) does, with the coordinates that a permit has.
+    pub(super) fn open_access(
+        &self,
+        owner: &Owner,
+        provider: &ProviderId,
+        account: Option<&AccountAlias>,
+        id: &ConnectionId,
+    ) -> Result<Access, VaultError> {
+        let held = self.held(owner)?;
+        let no_connection = || VaultError::NoConnection { owner: owner.clone(), connection: *id };
+        let row = held.rows.iter().find(|row| row.connection.id == *id).ok_or_else(no_connection)?;
+        let connection = &row.connection;
+        if *provider != connection.provider || account.is_some_and(|account| *account != connection.account) {
+            let permitted = match account {
+                Some(account) => format!("account {account} at {provider}"),
+                None => format!("provider {provider}"),
+            };
+            let actual = format!("account {} at {}", connection.account, connection.provider);
+            return Err(VaultError::NotPermitted { connection: *id, permitted, actual });
+        }
+        match connection.state {
+            State::Active => {}
+            State::Unconfirmed => return Err(VaultError::Unconfirmed { owner: owner.clone(), connection: *id }),
+            State::NeedsReconnect { reason, .. } => {
+                return Err(VaultError::NeedsReconnect { owner: owner.clone(), connection: *id, reason });
+            }
+        }
+        let place = || self.access_place(connection);
+        let secret = self.open_bound(owner, &row.bound, &row.access, place)?;
+        let token = AccessToken::new(text(place, secret)?);
+        Ok(Access { token, connection: Arc::clone(connection) })
+    }
+
+    /// Notes that the access token of this generation was used with success. The refresh token of before the last
+    /// rotation is dropped then. It costs a write once per generation, and at most once a minute.
+    pub fn mark_used(&self, id: ConnectionId, generation: Generation) {
+        let this = Use { generation, second: self.clock.monotonic().as_secs() };
+        let noted = self.uses.get(&id);
+        if noted.is_some_and(|last| last.generation >= generation && this.second < last.second + USE_SECONDS) {
+            return;
+        }
+        self.uses.insert(id, this);
+        self.store.used(id, generation, self.clock.now());
+    }
+
+    /// The rows of an owner: from the cache while nothing was committed since.
+    fn held(&self, owner: &Owner) -> Result<Arc<Held>, VaultError> {
+        // Taken before the rows are read: a commit in between makes the stamp too old, never too new.
+        let stamp = self.store.stamp();
+        if let Some(held) = self.held.get(owner).filter(|held| stamp.is_some() && held.stamp == stamp) {
+            return Ok(held);
+        }
+        let rows = self.store.connections(Some(owner))?;
+        let rows = rows
+            .into_iter()
+            .map(|row| HeldRow {
+                bound: self.access_place(&row.connection).bound(),
+                connection: row.connection,
+                access: row.access,
+            })
+            .collect();
+        let held = Arc::new(Held { stamp, rows });
+        self.held.insert(owner.clone(), Arc::clone(&held));
+        Ok(held)
+    }
+
+    pub(super) fn place<'a>(&self, connection: &'a Connection, field: Field) -> Place<'a> {
+        Place {
+            vault: self.id,
+            owner: &connection.owner,
+            provider: Some(&connection.provider),
+            item: Item::Connection(connection.id, connection.terms()),
+            field,
+            generation: connection.generation,
+        }
+    }
+
+    /// Where the access token of a connection is sealed in its present state.
+    pub(super) fn access_place<'a>(&self, connection: &'a Connection) -> Place<'a> {
+        let field = match connection.state {
+            State::Unconfirmed => Field::UnconfirmedAccessToken,
+            State::Active | State::NeedsReconnect { .. } => Field::AccessToken,
+        };
+        self.place(connection, field)
+    }
+}
+
+pub(super) fn gone(id: ConnectionId) -> VaultError {
+    VaultError::Moved { connection: id, base: Generation(0) }
+}

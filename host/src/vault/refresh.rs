@@ -1,0 +1,139 @@
+//! Claiming a generation and replacing it.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::connection::{Connection, Kind, ReconnectReason, TokenSet, later};
+use super::datastore::{ClaimRow, Claimed, ConnectionRow, GivenBack, Lessee};
+use super::envelope::Field;
+use super::error::VaultError;
+use super::lease::{Claim, ClaimOutcome, LEASE, RefreshFailure};
+use super::vault::{Vault, text};
+use crate::id::{ConnectionId, Generation};
+use crate::secret::RefreshToken;
+
+impl Vault {
+    /// Claims connections whose refresh is due, at most `limit`. The cost grows with what is due, not with what is stored.
+    pub async fn claim_due(&self, limit: usize) -> Result<Vec<Claim>, VaultError> {
+        let lessee = self.lessee();
+        let rows = self.store.claim_due(lessee, limit).await?;
+        Ok(rows.into_iter().map(|row| claim(row, lessee)).collect())
+    }
+
+    /// When the next refresh is due, of whatever connection.
+    pub fn next_due(&self) -> Result<Option<crate::clock::Timestamp>, VaultError> {
+        self.store.next_due()
+    }
+
+    /// Claims one connection, if it is still at this generation and nobody else has it.
+    pub async fn claim(&self, id: ConnectionId, base: Generation) -> Result<ClaimOutcome, VaultError> {
+        let lessee = self.lessee();
+        Ok(match self.store.claim(id, base, lessee).await? {
+            Claimed::Yes(row) => ClaimOutcome::Claimed(claim(row, lessee)),
+            Claimed::Busy(until) => ClaimOutcome::Busy { until },
+            Claimed::Moved(generation) => ClaimOutcome::Moved(generation),
+            Claimed::Ended => ClaimOutcome::Ended,
+        })
+    }
+
+    /// The refresh token of a claimed generation.
+    pub fn refresh_token(&self, claim: &Claim) -> Result<RefreshToken, VaultError> {
+        let row = self.row_at(claim)?;
+        let connection = &row.connection;
+        let record = row.refresh.as_deref().ok_or_else(|| VaultError::NoRefreshToken {
+            owner: connection.owner.clone(),
+            connection: connection.id,
+            generation: connection.generation,
+        })?;
+        let place = self.place(connection, Field::RefreshToken);
+        Ok(RefreshToken::new(text(|| place, self.open_record(&place, record)?)?))
+    }
+
+    /// The refresh token before the last rotation, while no use of the new access token has been noted. Good for one try
+    /// when the provider refuses the newer one.
+    pub fn previous_refresh_token(&self, claim: &Claim) -> Result<Option<RefreshToken>, VaultError> {
+        let row = self.row_at(claim)?;
+        let Some(record) = row.previous.as_deref() else { return Ok(None) };
+        let place = self.place(&row.connection, Field::PreviousRefreshToken);
+        Ok(Some(RefreshToken::new(text(|| place, self.open_record(&place, record)?)?)))
+    }
+
+    /// Stores the answer to a refresh as the next generation.
+    ///
+    /// It is accepted while the claimed generation is the current one, even if the lease has run out: on a server that
+    /// rotates strictly this answer holds the only good token there is. Else it is [`VaultError::Moved`].
+    pub async fn commit(&self, claim: Claim, tokens: TokenSet) -> Result<Arc<Connection>, VaultError> {
+        let row = self.row_at(&claim)?;
+        let base = row.connection.generation;
+        let old = self.old_refresh(&row, tokens.refresh.is_some())?;
+        let has_refresh = old.is_some() || tokens.refresh.is_some();
+        let next = Connection {
+            generation: base.next(),
+            state: row.connection.state.refreshed(),
+            ..(*row.connection).clone()
+        };
+        let next = Arc::new(next.with(&tokens, has_refresh, &*self.clock));
+        let access = self.seal_record(&self.access_place(&next), tokens.access.expose().as_bytes()).await?;
+        let seal = async |field, secret: &[u8]| self.seal_record(&self.place(&next, field), secret).await;
+        let (refresh, previous) = match (&tokens.refresh, &old) {
+            (Some(new), Some(old)) => (
+                Some(seal(Field::RefreshToken, new.expose().as_bytes()).await?),
+                Some(seal(Field::PreviousRefreshToken, old).await?),
+            ),
+            (Some(new), None) => (Some(seal(Field::RefreshToken, new.expose().as_bytes()).await?), None),
+            (None, Some(old)) => (Some(seal(Field::RefreshToken, old).await?), None),
+            (None, None) => (None, None),
+        };
+        self.store.commit(base, ConnectionRow { connection: Arc::clone(&next), access, refresh, previous }).await?;
+        Ok(next)
+    }
+
+    /// Gives a claim back without new tokens.
+    ///
+    /// A permanent failure ends the connection, unless the generation moved or somebody claimed it later: they decide then.
+    pub async fn fail(&self, claim: Claim, failure: RefreshFailure) -> Result<(), VaultError> {
+        let how = match failure {
+            RefreshFailure::Permanent { reason } => {
+                let reason = if claim.after_unknown { ReconnectReason::RotationLost } else { reason };
+                GivenBack::Ended(claim.connection.state.ended(reason, self.clock.now()))
+            }
+            RefreshFailure::Transient { retry_at } => GivenBack::Until { at: retry_at, unknown: false },
+            RefreshFailure::Unknown => GivenBack::Until { at: claim.until, unknown: true },
+        };
+        self.store.give_back(claim.id(), claim.base(), claim.fence, how).await
+    }
+
+    /// The present refresh token's bytes. One that can't be opened is an error only where nothing takes its place: a
+    /// rotated token must not be lost to it.
+    fn old_refresh(&self, row: &ConnectionRow, replaced: bool) -> Result<Option<Zeroizing<Vec<u8>>>, VaultError> {
+        if row.connection.kind == Kind::ClientCredentials {
+            return Ok(None);
+        }
+        let Some(record) = row.refresh.as_deref() else { return Ok(None) };
+        match self.open_record(&self.place(&row.connection, Field::RefreshToken), record) {
+            Ok(secret) => Ok(Some(secret)),
+            Err(error) if replaced => {
+                tracing::warn!(%error, "the refresh token that was replaced can't be opened");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The claimed connection, if it is still at the claimed generation.
+    fn row_at(&self, claim: &Claim) -> Result<ConnectionRow, VaultError> {
+        let row = self.store.connection(claim.id())?;
+        row.filter(|row| row.connection.generation == claim.base())
+            .ok_or_else(|| VaultError::Moved { connection: claim.id(), base: claim.base() })
+    }
+
+    fn lessee(&self) -> Lessee {
+        let now = self.clock.now();
+        Lessee { id: self.lessee, now, until: later(now, LEASE) }
+    }
+}
+
+fn claim(row: ClaimRow, lessee: Lessee) -> Claim {
+    Claim { connection: row.connection, fence: row.fence, until: lessee.until, after_unknown: row.after_unknown }
+}
