@@ -1,0 +1,95 @@
+//! Inert stand-ins for tokens, each good for one call.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::clock::{Clock, random};
+
+use super::redact::Spellings;
+
+/// What every placeholder begins with. No skill may send it anywhere but in a slot.
+const MARK: &str = "clawcoil_placeholder_";
+/// 128 random bits in hexadecimal.
+const DIGITS: usize = 32;
+
+static MARKS: LazyLock<Spellings> = LazyLock::new(|| Spellings::of([MARK]));
+
+/// The spellings of the mark, for looking through what a guest sends.
+pub(super) fn marks() -> Spellings {
+    Spellings::of([MARK])
+}
+
+/// Whether something that is, or pretends to be, a placeholder stands in the text, plain or encoded once.
+pub(super) fn occurs_in(text: &[u8]) -> bool {
+    MARKS.occur_in(text)
+}
+
+/// Whether the text is, or pretends to be, one placeholder and nothing else.
+pub(super) fn is_one(text: &str) -> bool {
+    text.strip_prefix(MARK).is_some_and(|rest| {
+        rest.len() == DIGITS && rest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    })
+}
+
+/// The placeholders of one call, and what each stands for. One of another call is as unknown here as one made up.
+#[derive(Debug)]
+pub struct Placeholders<T> {
+    given: HashMap<Box<str>, T>,
+}
+
+impl<T> Default for Placeholders<T> {
+    fn default() -> Self {
+        Self { given: HashMap::new() }
+    }
+}
+
+impl<T> Placeholders<T> {
+    /// A new placeholder for this.
+    pub fn give(&mut self, meaning: T, clock: &dyn Clock) -> String {
+        let text = format!("{MARK}{}", hex::encode(random::<{ DIGITS / 2 }>(clock)));
+        self.given.insert(text.clone().into(), meaning);
+        text
+    }
+
+    /// What a placeholder stands for.
+    pub fn meaning(&self, placeholder: &str) -> Option<&T> {
+        self.given.get(placeholder)
+    }
+
+    /// Whether none was given.
+    pub fn is_empty(&self) -> bool {
+        self.given.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn a_placeholder_means_something_in_its_own_call_only() {
+        let clock = SystemClock::new();
+        let (mut one, mut other) = (Placeholders::default(), Placeholders::default());
+        let text = one.give(1, &clock);
+        assert_ne!(text, other.give(2, &clock));
+        assert_eq!(one.meaning(&text), Some(&1));
+        assert_eq!(other.meaning(&text), None);
+        assert_eq!(one.meaning(&format!("{MARK}{}", "0".repeat(DIGITS))), None);
+        assert!(is_one(&text) && !is_one(&text[1..]) && !is_one(&format!("{text}0")));
+    }
+
+    #[test]
+    fn a_placeholder_needs_no_escaping_and_is_seen_in_any_spelling() {
+        let text = Placeholders::default().give((), &SystemClock::new());
+        assert!(text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));
+        use base64::Engine as _;
+        for before in ["", "x", "xy"] {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{before}{text}"));
+            assert!(occurs_in(encoded.as_bytes()));
+        }
+        assert!(occurs_in(hex::encode(&text).as_bytes()));
+        assert!(occurs_in(text.replace('_', "%5f").as_bytes()));
+        assert!(!occurs_in(b"clawcoil is a host"));
+    }
+}

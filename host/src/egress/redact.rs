@@ -1,0 +1,608 @@
+//! Finds a secret in what streams past, in the spellings that servers give it, and blots it out.
+//!
+//! The spellings: as it is; percent-encoded or escaped as in JSON or HTML, whichever of its characters are; base64 and
+//! base64url, wherever in the encoded text it stands and whether padded or not; hexadecimal. A server that transforms the
+//! secret in a way of its own gets past this. Where requests may go is the real control; this is the second one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use aho_corasick::packed;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body as _, Frame, SizeHint};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::escape::{self, ESCAPES, LONGEST_ESCAPE};
+use super::{Body, BoxError};
+
+/// What is shorter than this occurs by chance, and is not looked for.
+const SHORTEST: usize = 4;
+/// How much of each spelling the searcher is given. It is not wiped, so it gets no more than it needs to be quick.
+const LEAD: usize = 8;
+/// Stands where a secret stood, as often as the secret was long.
+const BLOT: u8 = b'*';
+
+/// The spellings of some secrets, and a searcher for them. Wiped when it is dropped.
+pub struct Spellings {
+    /// Found with any of their characters escaped.
+    secrets: Vec<Secret>,
+    /// Found as they are.
+    forms: Vec<Secret>,
+    searcher: Searcher,
+    /// Which bytes a spelling begins with.
+    first: Box<[bool; 256]>,
+    longest: usize,
+}
+
+type Secret = Zeroizing<Vec<u8>>;
+
+enum Searcher {
+    Nothing,
+    /// Many at once with SIMD.
+    Packed(packed::Searcher),
+    /// Where the processor has none of it.
+    Plain(aho_corasick::AhoCorasick),
+}
+
+impl Spellings {
+    /// The spellings of these secrets.
+    pub fn of<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let secrets: Vec<Secret> = secrets
+            .into_iter()
+            .filter(|secret| secret.len() >= SHORTEST)
+            .map(|secret| Zeroizing::new(secret.as_bytes().to_vec()))
+            .collect();
+        let mut forms = Vec::with_capacity(secrets.len() * 9);
+        let mut leads = Vec::new();
+        for secret in &secrets {
+            encode(secret, &mut forms);
+            lead_escaped(secret, &mut leads);
+        }
+        leads.extend(forms.iter().map(|form: &Secret| form.get(..LEAD).unwrap_or(form).to_vec()));
+        let mut first = Box::new([false; 256]);
+        for byte in leads.iter().filter_map(|lead| lead.first()).chain(ESCAPES) {
+            if let Some(is_first) = first.get_mut(usize::from(*byte)) {
+                *is_first = true;
+            }
+        }
+        let longest = secrets.iter().map(|secret| secret.len() * LONGEST_ESCAPE).max().unwrap_or_default();
+        Self { secrets, forms, searcher: Searcher::new(leads), first, longest }
+    }
+
+    /// The next place, from a place on, where a secret stands.
+    fn find(&self, text: &[u8], mut from: usize) -> Option<std::ops::Range<usize>> {
+        loop {
+            let at = self.searcher.find(text, from)?;
+            let rest = text.get(at..)?;
+            let plain = self.forms.iter().filter(|form| rest.starts_with(form)).map(|form| form.len()).max();
+            let escaped = self.secrets.iter().filter_map(|secret| escape::matches(rest, secret).whole()).max();
+            match plain.max(escaped) {
+                Some(length) => return Some(at..at + length),
+                // Only the lead of a spelling.
+                None => from = at + 1,
+            }
+        }
+    }
+
+    /// Whether a secret stands in the text.
+    pub fn occur_in(&self, text: &[u8]) -> bool {
+        self.find(text, 0).is_some()
+    }
+
+    /// Blots out what stands in the text. Says whether something did.
+    pub fn blot(&self, text: &mut [u8]) -> bool {
+        let mut from = 0;
+        while let Some(range) = self.find(text, from) {
+            from = range.end;
+            if let Some(found) = text.get_mut(range) {
+                found.fill(BLOT);
+            }
+        }
+        from > 0
+    }
+
+    /// Whether a secret stands in a header's name or value.
+    pub fn occur_in_header(&self, name: &HeaderName, value: &HeaderValue) -> bool {
+        self.named_in(name) || self.occur_in(value.as_bytes())
+    }
+
+    /// Header names are lower-case, whatever was sent.
+    fn named_in(&self, name: &HeaderName) -> bool {
+        let holds = |secret: &Secret| {
+            secret.len() <= name.as_str().len()
+                && name.as_str().as_bytes().windows(secret.len()).any(|part| part.eq_ignore_ascii_case(secret))
+        };
+        self.secrets.iter().any(holds)
+    }
+
+    /// Blots out what stands in the values, and drops the headers in whose names something stands.
+    pub fn blot_headers(&self, headers: &mut HeaderMap) -> bool {
+        let mut found = false;
+        let named: Vec<_> = headers.keys().filter(|name| self.named_in(name)).cloned().collect();
+        for name in named {
+            headers.remove(name);
+            found = true;
+        }
+        for value in headers.values_mut() {
+            if self.occur_in(value.as_bytes()) {
+                let mut text = value.as_bytes().to_vec();
+                self.blot(&mut text);
+                *value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// Where the text's end might be the beginning of a spelling that the next piece goes on with.
+    fn open_end(&self, text: &[u8]) -> usize {
+        let start = text.len().saturating_sub(self.longest.saturating_sub(1));
+        let might_begin = |at: &usize| {
+            let rest = text.get(*at..).unwrap_or_default();
+            let listed = rest.first().and_then(|byte| self.first.get(usize::from(*byte))).copied().unwrap_or_default();
+            listed
+                && (self.forms.iter().any(|form| form.starts_with(rest))
+                    || self.secrets.iter().any(|secret| escape::matches(rest, secret) == escape::Match::Begun))
+        };
+        (start..text.len()).find(might_begin).unwrap_or(text.len())
+    }
+}
+
+impl Searcher {
+    fn new(mut leads: Vec<Vec<u8>>) -> Self {
+        // A lead that begins with another one is found with it.
+        leads.sort_unstable();
+        leads.dedup_by(|later, earlier| later.starts_with(earlier));
+        if leads.is_empty() {
+            return Self::Nothing;
+        }
+        let packed = packed::Config::new().builder().extend(&leads).build();
+        let plain = || {
+            aho_corasick::AhoCorasick::builder()
+                .kind(Some(aho_corasick::AhoCorasickKind::NoncontiguousNFA))
+                .build(&leads)
+                .map_or(Self::Nothing, Self::Plain)
+        };
+        packed.map_or_else(plain, Self::Packed)
+    }
+
+    fn find(&self, text: &[u8], from: usize) -> Option<usize> {
+        match self {
+            Self::Nothing => None,
+            Self::Packed(searcher) => {
+                let span = aho_corasick::Span { start: from, end: text.len() };
+                (from <= text.len()).then(|| searcher.find_in(text, span))?.map(|found| found.start())
+            }
+            Self::Plain(searcher) => searcher.find(text.get(from..)?).map(|found| from + found.start()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Spellings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Spellings(…)")
+    }
+}
+
+/// The spellings in which the whole secret is encoded.
+fn encode(secret: &[u8], forms: &mut Vec<Secret>) {
+    let mut add = |form: Vec<u8>| {
+        if form.len() >= SHORTEST && !forms.iter().any(|other| **other == form) {
+            forms.push(Zeroizing::new(form));
+        }
+    };
+    add(secret.to_vec());
+    if secret.len() < 2 * SHORTEST {
+        return;
+    }
+    add(hex::encode(secret).into_bytes());
+    add(hex::encode_upper(secret).into_bytes());
+    for before in 0..3 {
+        // Which characters depend on the secret alone: those after the ones that share bits with what stands before it, up to
+        // the one that shares bits with what follows.
+        let mut text = Zeroizing::new(vec![0; before]);
+        text.extend_from_slice(secret);
+        let from = (before * 8).div_ceil(6);
+        let to = text.len() * 8 / 6;
+        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+            let encoded = Zeroizing::new(engine.encode(&*text));
+            add(encoded.as_bytes().get(from..to).unwrap_or_default().to_vec());
+        }
+    }
+}
+
+/// What the spellings begin with in which some characters are escaped: nobody escapes a letter unless all are.
+fn lead_escaped(secret: &[u8], leads: &mut Vec<Vec<u8>>) {
+    let Some((first, rest)) = secret.split_first() else { return };
+    let run: Vec<u8> = rest.iter().copied().take(LEAD - 1).take_while(u8::is_ascii_alphanumeric).collect();
+    let all = [
+        format!("%{first:02x}%"),
+        format!("%{first:02X}%"),
+        format!("\\u00{first:02x}\\"),
+        format!("\\u00{first:02X}\\"),
+    ];
+    leads.extend(all.map(String::into_bytes));
+    let mut starts = vec![vec![*first]];
+    if !first.is_ascii_alphanumeric() {
+        let escaped = [
+            format!("%{first:02x}"),
+            format!("%{first:02X}"),
+            format!("\\u00{first:02x}"),
+            format!("\\u00{first:02X}"),
+        ];
+        starts.extend(escaped.map(String::into_bytes));
+        starts.push(vec![b'\\', *first]);
+        leads.push(vec![b'&']);
+    }
+    leads.extend(starts.into_iter().map(|start| [start, run.clone()].concat()));
+}
+
+/// Looks at a stream piece by piece. What might be the beginning of a secret is held until more is known.
+pub struct Scrubber {
+    spellings: Arc<Spellings>,
+    held: Vec<u8>,
+    found: bool,
+}
+
+impl Scrubber {
+    /// A scrubber at the beginning of a stream.
+    pub fn new(spellings: Arc<Spellings>) -> Self {
+        Self { spellings, held: Vec::new(), found: false }
+    }
+
+    /// Takes a piece, and gives what can go on. Nothing is copied where nothing is found or held.
+    pub fn push(&mut self, piece: Bytes) -> Bytes {
+        if self.held.is_empty() && !self.spellings.occur_in(&piece) {
+            let end = self.spellings.open_end(&piece);
+            self.held.extend_from_slice(piece.get(end..).unwrap_or_default());
+            return piece.slice(..end);
+        }
+        let mut text = std::mem::take(&mut self.held);
+        text.extend_from_slice(&piece);
+        self.found |= self.spellings.blot(&mut text);
+        let end = self.spellings.open_end(&text);
+        self.held = text.split_off(end);
+        Bytes::from(text)
+    }
+
+    /// What was held when the stream ended.
+    pub fn finish(&mut self) -> Bytes {
+        Bytes::from(std::mem::take(&mut self.held))
+    }
+
+    /// Whether a secret was found so far.
+    pub fn found(&self) -> bool {
+        self.found
+    }
+}
+
+impl Drop for Scrubber {
+    fn drop(&mut self) {
+        self.held.zeroize();
+    }
+}
+
+/// What happens when a secret is found in a body.
+enum OnFound {
+    /// It is blotted out, and the body goes on.
+    Blot,
+    /// The body ends with this error; the rest is never sent.
+    Refuse(Box<dyn FnMut() -> BoxError + Send>),
+}
+
+/// A body that is looked through while it streams.
+struct Scrubbed {
+    body: Body,
+    scrubber: Scrubber,
+    trailers: Option<HeaderMap>,
+    on_found: OnFound,
+    ended: bool,
+}
+
+/// The body with the secrets blotted out, trailers included. Its length stays the same.
+pub fn blotted(body: Body, spellings: Arc<Spellings>) -> Body {
+    scrubbed(body, spellings, OnFound::Blot)
+}
+
+/// The body up to the first secret in it, where it ends with an error.
+pub fn refused(body: Body, spellings: Arc<Spellings>, refusal: impl FnMut() -> BoxError + Send + 'static) -> Body {
+    scrubbed(body, spellings, OnFound::Refuse(Box::new(refusal)))
+}
+
+fn scrubbed(body: Body, spellings: Arc<Spellings>, on_found: OnFound) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    let scrubber = Scrubber::new(spellings);
+    Body::new(Scrubbed { body, scrubber, trailers: None, on_found, ended: false })
+}
+
+impl Scrubbed {
+    fn data(&mut self, data: Bytes) -> Option<Result<Frame<Bytes>, BoxError>> {
+        if self.scrubber.found
+            && let OnFound::Refuse(refusal) = &mut self.on_found
+        {
+            self.ended = true;
+            return Some(Err(refusal()));
+        }
+        (!data.is_empty()).then(|| Ok(Frame::data(data)))
+    }
+}
+
+impl http_body::Body for Scrubbed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        loop {
+            if let Some(trailers) = this.trailers.take() {
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            if this.ended {
+                return Poll::Ready(None);
+            }
+            match std::task::ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let data = this.scrubber.push(data);
+                        if let Some(frame) = this.data(data) {
+                            return Poll::Ready(Some(frame));
+                        }
+                    }
+                    Err(frame) => {
+                        let mut trailers = frame.into_trailers().unwrap_or_default();
+                        this.scrubber.found |= this.scrubber.spellings.blot_headers(&mut trailers);
+                        this.ended = true;
+                        this.trailers = Some(trailers);
+                        let rest = this.scrubber.finish();
+                        if let Some(frame) = this.data(rest) {
+                            if frame.is_err() {
+                                this.trailers = None;
+                            }
+                            return Poll::Ready(Some(frame));
+                        }
+                    }
+                },
+                Some(Err(error)) => {
+                    this.ended = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    this.ended = true;
+                    let rest = this.scrubber.finish();
+                    if let Some(frame) = this.data(rest) {
+                        return Poll::Ready(Some(frame));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.trailers.is_none() && (self.ended || (self.scrubber.held.is_empty() && self.body.is_end_stream()))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = self.scrubber.held.len() as u64;
+        let inner = self.body.size_hint();
+        if self.ended {
+            return SizeHint::with_exact(0);
+        }
+        let mut hint = SizeHint::new();
+        hint.set_lower(inner.lower().saturating_add(held));
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper.saturating_add(held));
+        }
+        hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &str = "ya29.Canary+/=value-_~0123456789";
+
+    fn encodings(secret: &str) -> Vec<(String, String)> {
+        let bytes = secret.as_bytes();
+        let all = |prefix: &str, upper: bool| {
+            let digits = |byte: &u8| if upper { format!("{prefix}{byte:02X}") } else { format!("{prefix}{byte:02x}") };
+            bytes.iter().map(digits).collect::<String>()
+        };
+        let form: String = url::form_urlencoded::byte_serialize(bytes).collect();
+        let mut list = vec![
+            ("as it is", secret.to_owned()),
+            ("form", form.clone()),
+            ("form, lower", form.replace("%2B", "%2b").replace("%2F", "%2f").replace("%3D", "%3d")),
+            ("percent all", all("%", true)),
+            ("percent all, lower", all("%", false)),
+            ("hex", all("", false)),
+            ("HEX", all("", true)),
+            ("unicode", all("\\u00", false)),
+            ("UNICODE", all("\\u00", true)),
+            ("JSON", serde_json::to_string(secret).unwrap()),
+            ("JSON with escaped slashes", secret.replace('/', "\\/")),
+            ("JSON for HTML", secret.replace('+', "\\u002b").replace('=', "\\u003d")),
+            ("Bearer", format!("Bearer {secret}")),
+        ];
+        for before in ["", "a", "ab", "user:"] {
+            for after in ["", "z", "yz", ":x"] {
+                let text = format!("{before}{secret}{after}");
+                list.push(("base64", STANDARD.encode(&text)));
+                list.push(("base64url", URL_SAFE.encode(&text)));
+                list.push(("base64, no padding", STANDARD_NO_PAD.encode(&text)));
+            }
+        }
+        list.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
+    }
+
+    /// Whether a run of the secret's own bytes is still readable in the text, in the encoding that it stands in.
+    fn survives(text: &str, encoded: &str) -> bool {
+        // Three characters at each end of a base64 text share bits with their neighbours.
+        let core = encoded.trim_end_matches('=').trim_matches('"');
+        let middle = core.get(core.len() / 2 - 5..core.len() / 2 + 5).unwrap();
+        text.contains(middle)
+    }
+
+    fn run(pieces: impl IntoIterator<Item = Vec<u8>>) -> (String, usize) {
+        let mut scrubber = Scrubber::new(Arc::new(Spellings::of([SECRET])));
+        let mut out = Vec::new();
+        for piece in pieces {
+            out.extend_from_slice(&scrubber.push(Bytes::from(piece)));
+        }
+        out.extend_from_slice(&scrubber.finish());
+        (String::from_utf8(out.clone()).unwrap(), out.len())
+    }
+
+    #[test]
+    fn each_spelling_is_blotted_out_at_every_split() {
+        for (name, encoded) in encodings(SECRET) {
+            let text = format!("{{\"before\":\"x y\",\"v\":\"{encoded}\",\"after\":1}}");
+            for at in 0..=text.len() {
+                let (front, back) = text.as_bytes().split_at(at);
+                let (out, length) = run([front.to_vec(), back.to_vec()]);
+                assert_eq!(length, text.len(), "{name}");
+                assert!(!survives(&out, &encoded), "{name} at {at}: {out}");
+                assert!(out.starts_with("{\"before\":\"x y\",") && out.ends_with(",\"after\":1}"), "{name}: {out}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_spelling_is_blotted_out_byte_by_byte() {
+        for (name, encoded) in encodings(SECRET) {
+            let (out, length) = run(encoded.bytes().map(|byte| vec![byte]));
+            assert!(length == encoded.len() && !survives(&out, &encoded), "{name}: {out}");
+        }
+    }
+
+    #[test]
+    fn text_without_the_secret_streams_on_at_once_and_unchanged() {
+        let mut scrubber = Scrubber::new(Arc::new(Spellings::of([SECRET])));
+        let piece = Bytes::from_static(b"data: {\"progress\": 1}\n\n");
+        let out = scrubber.push(piece.clone());
+        assert_eq!(out, piece);
+        assert_eq!(out.as_ptr(), piece.as_ptr());
+        assert!(scrubber.finish().is_empty());
+    }
+
+    #[test]
+    fn a_part_of_the_secret_is_held_and_given_back_when_it_goes_on_otherwise() {
+        let mut scrubber = Scrubber::new(Arc::new(Spellings::of([SECRET])));
+        assert_eq!(scrubber.push(Bytes::from_static(b"say ya29.Cana")), "say ");
+        assert_eq!(scrubber.push(Bytes::from_static(b"da")), "ya29.Canada");
+        assert!(!scrubber.found());
+    }
+
+    #[test]
+    fn headers_lose_the_secret_in_name_and_value() {
+        let spellings = Spellings::of([SECRET, "abcdefgh12345678"]);
+        let mut headers = HeaderMap::new();
+        headers.insert("location", HeaderValue::from_str(&format!("https://x.example/?t={SECRET}")).unwrap());
+        headers.insert("x-abcdefgh12345678-y", HeaderValue::from_static("1"));
+        headers.insert("etag", HeaderValue::from_static("\"1\""));
+        assert!(spellings.blot_headers(&mut headers));
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers["location"], format!("https://x.example/?t={}", "*".repeat(SECRET.len())));
+    }
+
+    #[test]
+    fn a_body_keeps_its_length_and_loses_the_secret_in_its_trailers() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-echo", HeaderValue::from_static(SECRET));
+            let frames = [
+                Ok::<_, BoxError>(Frame::data(Bytes::from(format!("1 {}", &SECRET[..9])))),
+                Ok(Frame::data(Bytes::from(format!("{} 2 ya29", &SECRET[9..])))),
+                Ok(Frame::trailers(trailers)),
+            ];
+            let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+            let out = blotted(body, Arc::new(Spellings::of([SECRET]))).collect().await.unwrap();
+            assert_eq!(out.trailers().unwrap()["x-echo"], "*".repeat(SECRET.len()));
+            assert_eq!(out.to_bytes(), format!("1 {} 2 ya29", "*".repeat(SECRET.len())));
+
+            let whole = Body::new(Full::new(Bytes::from(SECRET)).map_err(|never| match never {}));
+            assert_eq!(
+                blotted(whole, Arc::new(Spellings::of([SECRET]))).size_hint().exact(),
+                Some(SECRET.len() as u64)
+            );
+        });
+    }
+
+    #[test]
+    fn a_refused_body_ends_before_the_secret_is_whole() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let text = Bytes::from(format!("hello {SECRET}"));
+            let body = Body::new(Full::new(text).map_err(|never| match never {}));
+            let body = refused(body, Arc::new(Spellings::of([SECRET])), || "refused".into());
+            assert_eq!(body.collect().await.unwrap_err().to_string(), "refused");
+        });
+    }
+
+    #[test]
+    fn short_and_empty_secrets_blot_nothing() {
+        let spellings = Spellings::of(["", "a", "abc"]);
+        let mut text = b"abc a abc".to_vec();
+        assert!(!spellings.blot(&mut text));
+        let short = Spellings::of(["k3y!"]);
+        let mut text = b"my k3y! is".to_vec();
+        assert!(short.blot(&mut text));
+        assert_eq!(text, b"my **** is");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn no_secret_survives_any_split(
+            secret in "[ -~]{8,40}",
+            around in prop::collection::vec("[a-z\"{} ]{0,12}", 2),
+            which in any::<prop::sample::Index>(),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let list = [
+                secret.clone(),
+                STANDARD.encode(&secret),
+                URL_SAFE.encode(format!("x{secret}y")),
+                hex::encode(&secret),
+                percent_encoding::utf8_percent_encode(&secret, percent_encoding::NON_ALPHANUMERIC).to_string(),
+                { let json = serde_json::to_string(&secret).unwrap(); json[1..json.len() - 1].to_owned() },
+            ];
+            let encoded = which.get(&list);
+            let text = format!("{}{encoded}{}", around[0], around[1]);
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut scrubber = Scrubber::new(Arc::new(Spellings::of([secret.as_str()])));
+            let (mut out, mut from) = (Vec::new(), 0);
+            for cut in cuts.into_iter().chain([text.len()]) {
+                out.extend_from_slice(&scrubber.push(Bytes::copy_from_slice(&text.as_bytes()[from..cut])));
+                from = cut;
+            }
+            out.extend_from_slice(&scrubber.finish());
+            let out = String::from_utf8(out).unwrap();
+            prop_assert_eq!(out.len(), text.len());
+            prop_assert!(scrubber.found());
+            prop_assert!(!out.contains(encoded.trim_end_matches('=')));
+        }
+
+        #[test]
+        fn what_holds_no_secret_is_passed_on_as_it_is(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6)) {
+            let mut scrubber = Scrubber::new(Arc::new(Spellings::of([SECRET])));
+            let mut out = Vec::new();
+            for piece in &pieces { out.extend_from_slice(&scrubber.push(Bytes::from(piece.clone()))); }
+            out.extend_from_slice(&scrubber.finish());
+            prop_assert_eq!(out, pieces.concat());
+        }
+    }
+}
