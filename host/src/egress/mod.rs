@@ -1,9 +1,11 @@
 //! A guest's outgoing requests.
 
+pub mod attach;
 mod escape;
 pub mod headers;
 pub mod placeholder;
 pub mod redact;
+pub mod slots;
 
 /// Whatever ended a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

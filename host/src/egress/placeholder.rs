@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use http::{HeaderName, HeaderValue};
+
 use crate::clock::{Clock, random};
 
 use super::redact::Spellings;
@@ -24,10 +26,17 @@ pub(super) fn occurs_in(text: &[u8]) -> bool {
     MARKS.occur_in(text)
 }
 
-/// Whether the text is, or pretends to be, one placeholder and nothing else.
-pub(super) fn is_one(text: &str) -> bool {
-    text.strip_prefix(MARK).is_some_and(|rest| {
-        rest.len() == DIGITS && rest.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+/// Whether something that is, or pretends to be, a placeholder stands in the header.
+pub(super) fn occurs_in_header(name: &HeaderName, value: &HeaderValue) -> bool {
+    MARKS.occur_in_header(name, value)
+}
+
+/// All that stands plainly in the text and is, or pretends to be, a placeholder.
+pub(super) fn all_in(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices(MARK).map(|(at, _)| {
+        let rest = text.get(at..).unwrap_or_default();
+        let digits = rest.bytes().skip(MARK.len()).take(DIGITS).take_while(u8::is_ascii_hexdigit).count();
+        rest.get(..MARK.len() + digits).unwrap_or_default()
     })
 }
 
@@ -76,7 +85,7 @@ mod tests {
         assert_eq!(one.meaning(&text), Some(&1));
         assert_eq!(other.meaning(&text), None);
         assert_eq!(one.meaning(&format!("{MARK}{}", "0".repeat(DIGITS))), None);
-        assert!(is_one(&text) && !is_one(&text[1..]) && !is_one(&format!("{text}0")));
+        assert_eq!(all_in(&format!("x{text}0 {MARK}zz")).collect::<Vec<_>>(), [text.as_str(), MARK]);
     }
 
     #[test]
