@@ -130,3 +130,75 @@ impl Hasher for Collect {
         0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> Key {
+        Key::fill_with(|key| key.fill(byte))
+    }
+
+    fn engine() -> wasmtime::Engine {
+        wasmtime::Engine::default()
+    }
+
+    fn entries(folder: &Path) -> Vec<PathBuf> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn an_entry_is_loaded_by_the_key_that_wrote_it_and_only_untouched() {
+        let folder = tempfile::tempdir().unwrap();
+        let (engine, bytes) = (engine(), wat::parse_str("(component (core module))").unwrap());
+        let digest = Digest::of(&bytes);
+        let cache = CompileCache::open(folder.path(), key(1)).unwrap();
+        assert!(cache.load(&engine, digest).is_none());
+        cache.store(&Component::from_binary(&engine, &bytes).unwrap(), digest);
+        assert!(cache.load(&engine, digest).is_some());
+        assert!(cache.load(&engine, Digest::of(b"another component")).is_none());
+
+        let [path] = &entries(folder.path())[..] else { panic!("one entry") };
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
+        let good = fs::read(path).unwrap();
+        for place in [0, MAC_LENGTH - 1, MAC_LENGTH, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[place] ^= 1;
+            fs::write(path, bad).unwrap();
+            assert!(cache.load(&engine, digest).is_none(), "{place}");
+            assert!(entries(folder.path()).is_empty(), "what is not ours is removed");
+        }
+        for length in [0, MAC_LENGTH - 1, MAC_LENGTH, good.len() - 1] {
+            fs::write(path, &good[..length]).unwrap();
+            assert!(cache.load(&engine, digest).is_none(), "{length}");
+        }
+        fs::write(path, &good).unwrap();
+        let other = CompileCache::open(folder.path(), key(2)).unwrap();
+        assert!(other.load(&engine, digest).is_none(), "another vault's key");
+    }
+
+    #[test]
+    fn an_entry_of_an_engine_with_other_settings_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = wat::parse_str("(component (core module))").unwrap();
+        let digest = Digest::of(&bytes);
+        let cache = CompileCache::open(folder.path(), key(1)).unwrap();
+        cache.store(&Component::from_binary(&engine(), &bytes).unwrap(), digest);
+        let other = wasmtime::Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
+        assert!(cache.load(&other, digest).is_none());
+    }
+
+    #[test]
+    fn an_entry_moved_to_another_component_s_place_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = engine();
+        let bytes = wat::parse_str("(component (core module))").unwrap();
+        let (digest, other) = (Digest::of(&bytes), Digest::of(b"other"));
+        let cache = CompileCache::open(folder.path(), key(1)).unwrap();
+        cache.store(&Component::from_binary(&engine, &bytes).unwrap(), digest);
+        let place = folder.path().join(EntryId::new(&engine, other).file_name());
+        fs::rename(&entries(folder.path())[0], place).unwrap();
+        assert!(cache.load(&engine, other).is_none());
+    }
+}

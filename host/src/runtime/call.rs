@@ -117,18 +117,14 @@ async fn enter(
     let function = instance
         .get_func(&mut *store, tool.index())
         .ok_or_else(|| wasmtime::Error::msg("the function is not where the component's type says"))?;
-    match tool.returns() {
-        Returns::Nothing => {
-            function.call_async(&mut *store, &params, &mut []).await?;
-            Ok(None)
-        }
-        _ => {
-            let mut results = [Val::Bool(false)];
-            function.call_async(&mut *store, &params, &mut results).await?;
-            let [result] = results;
-            Ok(Some(result))
-        }
+    if *tool.returns() == Returns::Nothing {
+        function.call_async(&mut *store, &params, &mut []).await?;
+        return Ok(None);
     }
+    let mut results = [Val::Bool(false)];
+    function.call_async(&mut *store, &params, &mut results).await?;
+    let [result] = results;
+    Ok(Some(result))
 }
 
 fn told(tool: &Tool, result: Option<Val>, limits: &Limits) -> End {

@@ -23,7 +23,7 @@ pub struct CompileSettings {
 
 impl Default for CompileSettings {
     fn default() -> Self {
-        Self { size: 64 << 20, time: Duration::from_secs(60) }
+        Self { size: 64 << 20, time: Duration::from_mins(1) }
     }
 }
 
@@ -149,7 +149,7 @@ impl Component {
     pub(super) fn ready(
         &self,
         linked: Linked,
-        linker: impl FnOnce() -> wasmtime::Result<wasmtime::component::InstancePre<State>>,
+        resolve: impl FnOnce() -> wasmtime::Result<InstancePre<State>>,
     ) -> Result<&Arc<InstancePre<State>>, LinkError> {
         let Some(place) = self.ready.get(linked.index()) else {
             return Err(LinkError::Mismatch("no such set of interfaces".to_owned()));
@@ -158,7 +158,7 @@ impl Component {
             return Ok(ready);
         }
         self.check_imports(linked)?;
-        let made = linker().map_err(|error| LinkError::Mismatch(one_line(&error)))?;
+        let made = resolve().map_err(|error| LinkError::Mismatch(one_line(&error)))?;
         Ok(place.get_or_init(|| Arc::new(made)))
     }
 
@@ -205,16 +205,15 @@ fn compile_here(
     cache: Option<&CompileCache>,
 ) -> Result<Component, CompileError> {
     let digest = Digest::of(bytes);
-    let inner = match cache.and_then(|cache| cache.load(engine, digest)) {
-        Some(inner) => inner,
-        None => {
-            let inner = wasmtime::component::Component::from_binary(engine, bytes)
-                .map_err(|error| CompileError::Invalid(one_line(&error)))?;
-            if let Some(cache) = cache {
-                cache.store(&inner, digest);
-            }
-            inner
+    let inner = if let Some(inner) = cache.and_then(|cache| cache.load(engine, digest)) {
+        inner
+    } else {
+        let inner = wasmtime::component::Component::from_binary(engine, bytes)
+            .map_err(|error| CompileError::Invalid(invalid(&error)))?;
+        if let Some(cache) = cache {
+            cache.store(&inner, digest);
         }
+        inner
     };
     let imports = inner.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect();
     let (tools, left_out) = tools::read(&inner)?;
@@ -243,6 +242,12 @@ fn sniff(bytes: &[u8]) -> Result<(), CompileError> {
             Err(CompileError::NotWasm(first.join(" ")))
         }
     }
+}
+
+fn invalid(error: &wasmtime::Error) -> String {
+    let text = one_line(error);
+    // The sentence around it says that already.
+    text.strip_prefix("failed to parse WebAssembly module: ").map(str::to_owned).unwrap_or(text)
 }
 
 /// An engine's error and its causes in one bounded line. What stands in it may come from the component.

@@ -87,14 +87,13 @@ impl Gate {
     pub(super) async fn enter(&self, user: &UserId) -> Result<Place, Busy> {
         let places = {
             let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-            match users.get(user) {
-                Some(places) => Arc::clone(places),
-                None => {
-                    let free = Arc::new(Semaphore::new(self.settings.calls_per_user));
-                    let places = Arc::new(Places { free, waiting: AtomicUsize::new(0) });
-                    users.insert(user.clone(), Arc::clone(&places));
-                    places
-                }
+            if let Some(places) = users.get(user) {
+                Arc::clone(places)
+            } else {
+                let free = Arc::new(Semaphore::new(self.settings.calls_per_user));
+                let places = Arc::new(Places { free, waiting: AtomicUsize::new(0) });
+                users.insert(user.clone(), Arc::clone(&places));
+                places
             }
         };
         // Made first, so that the user's entry is cleared whatever happens below.
@@ -148,7 +147,7 @@ mod tests {
     use super::*;
 
     fn gate(calls: usize, queue: usize) -> Gate {
-        Gate::new(GateSettings { calls_per_user: calls, queue_per_user: queue, longest_wait: Duration::from_secs(60) })
+        Gate::new(GateSettings { calls_per_user: calls, queue_per_user: queue, longest_wait: Duration::from_mins(1) })
     }
 
     #[tokio::test]

@@ -16,7 +16,6 @@ use super::tokens::HasTokens;
 
 /// The interfaces that a call's grants allow to be linked at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "three independent switches, each named after its interface")]
 pub struct Linked {
     /// `clawcoil:skill/tokens`.
     pub tokens: bool,
@@ -95,9 +94,8 @@ pub(super) fn judge(import: &str, linked: Linked) -> Result<(), NotLinked> {
     let ours = match name {
         "clawcoil:skill/tokens" if !linked.tokens => return Err(NotLinked::NoServiceGranted),
         "clawcoil:skill/reveal" if !linked.reveal => return Err(NotLinked::RevealNotGranted),
-        "clawcoil:skill/tokens" | "clawcoil:skill/reveal" => true,
         "wasi:http/types" | "wasi:http/outgoing-handler" if !linked.http => return Err(NotLinked::NoRequestGranted),
-        "wasi:http/types" | "wasi:http/outgoing-handler" => true,
+        "clawcoil:skill/tokens" | "clawcoil:skill/reveal" | "wasi:http/types" | "wasi:http/outgoing-handler" => true,
         _ => ALWAYS.contains(&name) || name.starts_with("wasi:cli/terminal-"),
     };
     let family = if name.starts_with("clawcoil:") { "0.1." } else { "0.2." };
@@ -120,8 +118,8 @@ impl HasData for HasTable {
 pub(super) fn linker(engine: &wasmtime::Engine, linked: Linked) -> wasmtime::Result<Linker<State>> {
     use wasmtime_wasi::p2::bindings::io;
 
-    let mut linker = Linker::new(engine);
-    let l = &mut linker;
+    let mut made = Linker::new(engine);
+    let l = &mut made;
     io::error::add_to_linker::<State, HasTable>(l, |state| state.ctx().table)?;
     io::poll::add_to_linker::<State, HasTable>(l, |state| state.ctx().table)?;
     io::streams::add_to_linker::<State, HasTable>(l, |state| state.ctx().table)?;
@@ -152,7 +150,7 @@ pub(super) fn linker(engine: &wasmtime::Engine, linked: Linked) -> wasmtime::Res
     if linked.http {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(l)?;
     }
-    Ok(linker)
+    Ok(made)
 }
 
 #[cfg(test)]

@@ -154,6 +154,11 @@ impl Runtime {
         self.engine.report()
     }
 
+    /// Whether the runtime can still end guests that don't end by themselves. For a health check.
+    pub fn is_healthy(&self) -> bool {
+        self.engine.is_ticking()
+    }
+
     /// Compiles a component, unless the same bytes are compiled already.
     ///
     /// Needs a tokio runtime with its timer, as [`call`](Self::call) does.
