@@ -217,6 +217,11 @@ impl Net {
         }))
     }
 
+    #[cfg(test)]
+    pub(super) fn pool_size(&self) -> usize {
+        self.pool.resting()
+    }
+
     async fn open(
         &self,
         endpoint: &Endpoint,

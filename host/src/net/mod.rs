@@ -21,3 +21,6 @@ pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::{Fault, NetError, Stage};
 pub use pool::PoolKey;
 pub use resolve::{Resolve, SystemResolver};
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::revoke::Revocable;
 use super::*;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::net::{AddressRules, FetchLimits, Net, NetSettings};
 use crate::secret::{AccessToken, ClientSecret, RefreshToken};
 
@@ -131,7 +131,7 @@ impl Act {
             Self::Flood => {
                 let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
                 let mut alive = stream.write_all(head).await.is_ok();
-                let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+                let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
                 while alive {
                     alive = stream.write_all(&chunk).await.is_ok();
                 }
@@ -140,7 +140,7 @@ impl Act {
                 let mut alive = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n").await.is_ok();
                 while alive {
                     alive = stream.write_all(b" ").await.is_ok();
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    tokio::task::yield_now().await;
                 }
             }
         }
@@ -148,13 +148,11 @@ impl Act {
 }
 
 /// Refreshes once against the server, and checks that what fails shows no secret.
-async fn refresh_at(server: &Server, total: Duration) -> Result<TokenResponse, Error> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+async fn refresh_under(server: &Server, clock: Arc<dyn Clock>) -> Result<TokenResponse, Error> {
     let net = Net::new(NetSettings::new(Arc::clone(&clock))).unwrap();
     let address = server.token.socket_addrs(|| None).unwrap();
     let rules = AddressRules { literal: address.into_iter().collect(), ..AddressRules::default() };
-    let limits = FetchLimits { total, ..FetchLimits::default() };
-    let via = Transport { net: &net, rules: &rules, limits, clock: &*clock };
+    let via = Transport { net: &net, rules: &rules, limits: FetchLimits::default(), clock: &*clock };
     let secret = ClientSecret::new(SECRETS[0].to_owned());
     let client = Client { id: "me", secret: Some(&secret), auth: ClientAuth::Basic };
     let result = refresh::refresh(&via, server, &client, &RefreshToken::new(SECRETS[1].to_owned())).await;
@@ -169,7 +167,7 @@ async fn refresh_at(server: &Server, total: Duration) -> Result<TokenResponse, E
 }
 
 async fn refresh(server: &Server) -> Result<TokenResponse, Error> {
-    refresh_at(server, Duration::from_secs(20)).await
+    refresh_under(server, Arc::new(SystemClock::new())).await
 }
 
 const GOOD: &str = r#"{"access_token":"access-canary-2","refresh_token":"refresh-canary-2","token_type":"Bearer","expires_in":3600,"scope":"a b"}"#;
@@ -180,7 +178,7 @@ async fn a_good_answer_is_read_and_the_request_is_as_the_rfc_has_it() {
     let answer = refresh(&endpoint.server()).await.unwrap();
     assert_eq!(answer.access.expose(), "access-canary-2");
     assert_eq!(answer.refresh.unwrap().expose(), "refresh-canary-2");
-    assert_eq!(answer.expires_in, Some(Duration::from_secs(3600)));
+    assert_eq!(answer.expires_in, Some(Duration::from_hours(1)));
     assert_eq!(answer.scopes.unwrap().len(), 2);
     let request = endpoint.seen().pop().unwrap();
     assert!(request.starts_with("POST /token HTTP/1.1\r\n"), "{request}");
@@ -313,7 +311,23 @@ async fn a_server_that_drips_hangs_or_floods_is_left_in_time() {
     let start = message("200 OK", "", GOOD);
     for act in [Act::Drip, Act::SayAndHang(Vec::new()), Act::SayAndHang(start[..40].to_vec())] {
         let endpoint = Endpoint::that(act).await;
-        let error = refresh_at(&endpoint.server(), Duration::from_millis(200)).await.unwrap_err();
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        let server = endpoint.server();
+        let refreshing = refresh_under(&server, Arc::new(clock.clone()));
+        tokio::pin!(refreshing);
+        let error = loop {
+            tokio::select! {
+                biased;
+                result = &mut refreshing => break result.unwrap_err(),
+                // Time passes once the request was read.
+                () = tokio::task::yield_now() => {
+                    if !endpoint.seen().is_empty() {
+                        clock.advance(Duration::from_millis(500));
+                    }
+                }
+            }
+        };
+        assert!(clock.monotonic() >= FetchLimits::default().total);
         assert_eq!((error.kind(), error.outcome()), (ErrorKind::Network, Outcome::Unknown));
     }
     let endpoint = Endpoint::that(Act::Flood).await;
@@ -376,7 +390,7 @@ async fn introspection_tells_when_a_token_ends() {
         let via = Transport { net: &net, rules: &rules, limits: FetchLimits::default(), clock: &*clock };
         let token = AccessToken::new("t".to_owned());
         let answer = introspect::introspect(&via, &endpoint.server(), &client, &token).await;
-        let found = answer.ok().map(|said| (said.active, said.expires_at.map(|at| at.as_second())));
+        let found = answer.ok().map(|said| (said.active, said.expires_at.map(Timestamp::as_second)));
         assert_eq!(found, expected, "{body}");
     }
 }

@@ -232,7 +232,7 @@ proptest! {
     ) {
         let mut text = format!("[provider.\"{id}\"]\n");
         for (key, value) in keys {
-            text.push_str(&format!("{key} = {value}\n"));
+            text.extend([key, " = ", value, "\n"]);
         }
         if let Err(error) = Catalogue::with(&[Source::new("p.toml", text)]) {
             prop_assert!(error.to_string().contains("p.toml:"));
