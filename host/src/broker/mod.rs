@@ -1,1 +1,249 @@
 //! From a permit to a fresh access token.
+//!
+//! Only the broker decides whether a token is fresh. One generation is refreshed once: in this process everybody waits for the
+//! same task, across processes for the same claim in the vault. A refresh runs in a task of its own, so that a caller who goes
+//! away can't lose a token that the provider has already rotated.
+
+mod breaker;
+mod error;
+mod gate;
+mod refresh;
+mod schedule;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use crate::audit::{self, AuditLog};
+use crate::clock::Clock;
+use crate::id::{AccountAlias, ConnectionId, Generation, Owner, ProviderId, Scope, ServiceName};
+use crate::net::Net;
+use crate::policy::Permit;
+use crate::provider::Catalogue;
+use crate::secret::AccessToken;
+use crate::vault::{Access, Connection, Found, Kind, State, Vault};
+
+pub use error::{BrokerError, NeededAction, Reason};
+pub use gate::InFlight;
+
+/// A token that expires sooner than this, or than a twentieth of its life if that is less, is not given out.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// After a refresh that an API's 401 asked for, the next one of that kind waits this long: an API that answers 401 for a
+/// reason of its own must not make the host hammer the token endpoint.
+const PAUSE_AFTER_REJECTION: Duration = Duration::from_secs(60);
+
+/// Hands out fresh access tokens against permits. Clones share everything.
+#[derive(Clone)]
+pub struct Broker(Arc<Inner>);
+
+struct Inner {
+    vault: Arc<Vault>,
+    net: Arc<Net>,
+    catalogue: Arc<Catalogue>,
+    private: Vec<IpNet>,
+    audit: Arc<AuditLog>,
+    clock: Arc<dyn Clock>,
+    gates: gate::Gates,
+    breakers: breaker::Breakers,
+    running: Mutex<HashMap<ConnectionId, Running>>,
+    rejected: Mutex<HashMap<ConnectionId, Duration>>,
+}
+
+/// A refresh under way; the value is `None` until it has ended.
+type Running = watch::Receiver<Option<Result<(), BrokerError>>>;
+
+/// An access token on its way to a request. The entry in the audit log has been made.
+pub struct Released {
+    /// The token.
+    pub token: AccessToken,
+    /// What is known of it: its generation, its type, when it expires.
+    pub connection: Arc<Connection>,
+    /// Held while the request is under way, where a refresh would kill the token.
+    pub in_flight: Option<InFlight>,
+}
+
+enum Freshness {
+    Fresh,
+    Due,
+    Stale,
+}
+
+impl Broker {
+    /// A broker over these parts.
+    ///
+    /// `private` are the address ranges that the operator admits besides public ones.
+    pub fn new(
+        vault: Arc<Vault>,
+        net: Arc<Net>,
+        catalogue: Arc<Catalogue>,
+        private: Vec<IpNet>,
+        audit: Arc<AuditLog>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            vault,
+            net,
+            catalogue,
+            private,
+            audit,
+            clock,
+            gates: gate::Gates::default(),
+            breakers: breaker::Breakers::default(),
+            running: Mutex::default(),
+            rejected: Mutex::default(),
+        }))
+    }
+
+    /// The connection that a service of this owner uses, or what a person has to do first.
+    ///
+    /// Without an account: the one named `default`, else the only one there is.
+    pub fn connection(
+        &self,
+        service: &ServiceName,
+        owner: &Owner,
+        provider: &ProviderId,
+        account: Option<&AccountAlias>,
+        scopes: &BTreeSet<Scope>,
+    ) -> Result<Arc<Connection>, BrokerError> {
+        let connection = match self.0.vault.find(owner, provider, account)? {
+            Found::One(connection) => connection,
+            Found::None => return Err(NeededAction::connect(service, owner, provider, account).into()),
+            Found::Several(aliases) => return Err(NeededAction::choose(service, provider, &aliases).into()),
+        };
+        match &connection.state {
+            State::Active => {
+                let missing: Vec<_> = scopes.difference(&connection.scopes).cloned().collect();
+                if missing.is_empty() {
+                    Ok(connection)
+                } else {
+                    Err(NeededAction::scopes(service, &connection, missing).into())
+                }
+            }
+            State::Unconfirmed => Err(NeededAction::confirm(service, &connection).into()),
+            State::NeedsReconnect { reason, .. } => Err(NeededAction::reconnect(service, &connection, *reason).into()),
+        }
+    }
+
+    /// The access token that the permit allows, fresh; the audit entry leaves the process before this returns.
+    ///
+    /// `event` says for what; the connection, its generation and the permit's own words are filled in here.
+    pub async fn release(
+        &self,
+        permit: &Permit,
+        connection: ConnectionId,
+        mut event: audit::Event,
+    ) -> Result<Released, BrokerError> {
+        let inner = &self.0;
+        let drains = inner.catalogue.get(permit.provider()).is_some_and(|provider| provider.drains);
+        let mut access = self.fresh(permit, connection).await?;
+        let in_flight = if drains {
+            let guard = inner.gates.enter(connection).await;
+            // A refresh may have ended while the gate was closed, and with it the token that was read before.
+            access = inner.vault.access_token(permit, &connection)?;
+            Some(guard)
+        } else {
+            None
+        };
+        event.connection = Some(connection);
+        event.generation = Some(access.connection.generation);
+        inner.audit.append(&event)?;
+        Ok(Released { token: access.token, connection: access.connection, in_flight })
+    }
+
+    async fn fresh(&self, permit: &Permit, connection: ConnectionId) -> Result<Access, BrokerError> {
+        let access = self.0.vault.access_token(permit, &connection)?;
+        match self.freshness(&access.connection) {
+            Freshness::Fresh => Ok(access),
+            Freshness::Due => {
+                // The valid token goes on being served while the new one is fetched.
+                drop(self.start_refresh(connection, access.connection.generation));
+                Ok(access)
+            }
+            Freshness::Stale => {
+                drop(access);
+                self.refresh(connection).await?;
+                let access = self.0.vault.access_token(permit, &connection)?;
+                match self.freshness(&access.connection) {
+                    Freshness::Stale => Err(BrokerError::Unavailable {
+                        retry_after: None,
+                        message: format!("{} gave a token that has already expired", permit.provider()),
+                    }),
+                    Freshness::Fresh | Freshness::Due => Ok(access),
+                }
+            }
+        }
+    }
+
+    fn freshness(&self, access: &Connection) -> Freshness {
+        let now = self.0.clock.now();
+        let Some(expires_at) = access.expires_at else { return Freshness::Fresh };
+        let life = access.refresh_at.map_or(MARGIN * 20, |refresh_at| {
+            // `refresh_at` is at 5/6 of the life or earlier: what follows it is at least a sixth.
+            Duration::try_from(expires_at.duration_since(refresh_at)).unwrap_or_default() * 6
+        });
+        let margin = MARGIN.min(life / 20);
+        if now.saturating_add(margin).is_ok_and(|soon| soon >= expires_at) {
+            Freshness::Stale
+        } else if access.refresh_at.is_some_and(|refresh_at| refresh_at <= now) {
+            Freshness::Due
+        } else {
+            Freshness::Fresh
+        }
+    }
+
+    /// An API answered 401 to this generation. Gets a new one, at most once a generation and not more often than once a minute;
+    /// `true` where there is a newer token now.
+    pub async fn rejected(&self, connection: ConnectionId, generation: Generation) -> Result<bool, BrokerError> {
+        let current = self.0.vault.connection(connection)?;
+        match current {
+            None => return Ok(false),
+            Some(current) if current.generation != generation => return Ok(true),
+            Some(current) if !renews(current.kind) => return Ok(false),
+            Some(_) => {}
+        }
+        let now = self.0.clock.monotonic();
+        {
+            let mut rejected = self.0.rejected.lock().unwrap_or_else(PoisonError::into_inner);
+            rejected.retain(|_, until| *until > now);
+            if rejected.contains_key(&connection) {
+                return Ok(false);
+            }
+            rejected.insert(connection, now + PAUSE_AFTER_REJECTION);
+        }
+        self.wait_for(self.start_refresh(connection, generation)).await?;
+        Ok(true)
+    }
+
+    /// Refreshes a connection now, or waits for the refresh that is under way.
+    pub async fn refresh(&self, connection: ConnectionId) -> Result<(), BrokerError> {
+        let Some(current) = self.0.vault.connection(connection)? else {
+            return Err(BrokerError::Gone);
+        };
+        self.wait_for(self.start_refresh(connection, current.generation)).await
+    }
+
+    async fn wait_for(&self, mut running: Running) -> Result<(), BrokerError> {
+        match running.wait_for(Option::is_some).await {
+            Ok(ended) => ended.clone().unwrap_or(Ok(())),
+            // The task ended without a word: the runtime is shutting down.
+            Err(_) => Err(BrokerError::unavailable("the host is shutting down")),
+        }
+    }
+}
+
+fn renews(kind: Kind) -> bool {
+    match kind {
+        Kind::AuthorizationCode | Kind::ClientCredentials => true,
+        Kind::ApiKey | Kind::Basic | Kind::StaticBearer => false,
+    }
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").finish_non_exhaustive()
+    }
+}

@@ -1,6 +1,7 @@
 //! Claiming a generation and replacing it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -10,8 +11,9 @@ use super::envelope::Field;
 use super::error::VaultError;
 use super::lease::{Claim, ClaimOutcome, LEASE, RefreshFailure};
 use super::vault::{Vault, text};
+use crate::clock::Timestamp;
 use crate::id::{ConnectionId, Generation};
-use crate::secret::RefreshToken;
+use crate::secret::{AccessToken, RefreshToken};
 
 impl Vault {
     /// Claims connections whose refresh is due, at most `limit`. The cost grows with what is due, not with what is stored.
@@ -22,7 +24,7 @@ impl Vault {
     }
 
     /// When the next refresh is due, of whatever connection.
-    pub fn next_due(&self) -> Result<Option<crate::clock::Timestamp>, VaultError> {
+    pub fn next_due(&self) -> Result<Option<Timestamp>, VaultError> {
         self.store.next_due()
     }
 
@@ -87,6 +89,28 @@ impl Vault {
         };
         self.store.commit(base, ConnectionRow { connection: Arc::clone(&next), access, refresh, previous }).await?;
         Ok(next)
+    }
+
+    /// Keeps a new refresh token that came without a usable access token: on a server that rotates it is the only good one.
+    /// The access token stays what it was, and so does its end; the next refresh is planned for what is left of it.
+    pub async fn keep_refresh(&self, claim: Claim, refresh: RefreshToken) -> Result<Arc<Connection>, VaultError> {
+        let row = self.row_at(&claim)?;
+        let place = self.access_place(&row.connection);
+        let access = AccessToken::new(text(|| place, self.open_record(&place, &row.access)?)?);
+        let now = self.clock.now();
+        let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        let tokens = TokenSet {
+            access,
+            refresh: Some(refresh),
+            token_type: row.connection.token_type.clone(),
+            expires_in: row.connection.expires_at.map(left),
+            requested_at: now,
+            scopes: None,
+            api_origin: None,
+            account_label: None,
+            grant_ends_at: None,
+        };
+        self.commit(claim, tokens).await
     }
 
     /// Gives a claim back without new tokens.

@@ -1,0 +1,223 @@
+//! One refresh of one generation.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::{Broker, BrokerError, Running};
+use crate::audit::{Decision, Event, EventKind};
+use crate::clock::Timestamp;
+use crate::connect::token_set;
+use crate::id::{ConnectionId, Generation, Owner};
+use crate::net::FetchLimits;
+use crate::oauth::{self, Client, ErrorKind, Outcome, Transport};
+use crate::vault::{self, Claim, ClaimOutcome, Connection, Kind, ReconnectReason, RefreshFailure, VaultError};
+
+/// How often a waiter asks whether another process has finished the refresh that it holds the claim of.
+const POLL: Duration = Duration::from_millis(50);
+
+impl Broker {
+    /// Starts the refresh of this generation in a task of its own, or joins the one that is under way.
+    pub(super) fn start_refresh(&self, connection: ConnectionId, base: Generation) -> Running {
+        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = running.get(&connection).filter(|running| running.borrow().is_none()) {
+            return running.clone();
+        }
+        let (done, waiting) = watch::channel(None);
+        running.insert(connection, waiting.clone());
+        drop(running);
+        let broker = self.clone();
+        tokio::spawn(async move {
+            let ended = broker.refresh_generation(connection, base).await;
+            broker.finish(connection, &done, ended);
+        });
+        waiting
+    }
+
+    /// Runs a claim that the schedule has made, so that callers in this process can wait for it.
+    pub(super) fn start_claimed(&self, claim: Claim, slot: Option<OwnedSemaphorePermit>) {
+        let connection = claim.id();
+        let (done, waiting) = watch::channel(None);
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, waiting);
+        let broker = self.clone();
+        tokio::spawn(async move {
+            let ended = broker.run(claim).await;
+            drop(slot);
+            broker.finish(connection, &done, ended);
+        });
+    }
+
+    fn finish(
+        &self,
+        connection: ConnectionId,
+        done: &watch::Sender<Option<Result<(), BrokerError>>>,
+        ended: Result<(), BrokerError>,
+    ) {
+        if let Err(error) = &ended {
+            tracing::warn!(%connection, %error, "a refresh failed");
+        }
+        // The answer is there before the entry goes, so that nobody finds neither.
+        done.send_replace(Some(ended));
+        let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.get(&connection).is_some_and(|waiting| waiting.same_channel(&done.subscribe())) {
+            running.remove(&connection);
+        }
+    }
+
+    async fn refresh_generation(&self, connection: ConnectionId, base: Generation) -> Result<(), BrokerError> {
+        loop {
+            match self.0.vault.claim(connection, base).await? {
+                ClaimOutcome::Claimed(claim) => return self.run(claim).await,
+                ClaimOutcome::Moved(_) => return Ok(()),
+                ClaimOutcome::Ended => return Err(BrokerError::Gone),
+                ClaimOutcome::Busy { until } => {
+                    let left = until.duration_since(self.0.clock.now());
+                    if Duration::try_from(left).is_ok_and(|left| left > vault::LEASE) {
+                        // Not a lease but a pause that a failure asked for.
+                        return Err(BrokerError::Unavailable {
+                            retry_after: Duration::try_from(left).ok(),
+                            message: "the provider is left alone for a while after a failure".to_owned(),
+                        });
+                    }
+                    self.0.clock.sleep(POLL).await;
+                }
+            }
+        }
+    }
+
+    async fn run(&self, claim: Claim) -> Result<(), BrokerError> {
+        let inner = &self.0;
+        let connection = claim.connection().clone();
+        let Some(provider) = inner.catalogue.get(&connection.provider) else {
+            let message = "the catalogue has no such provider any more; add it again with `clawcoil provider add`";
+            return self.give_back(claim, &connection, configuration(&connection, message)).await;
+        };
+        if let Some(pause) = inner.breakers.pause(&connection.provider, inner.clock.as_ref()) {
+            let retry_at = self.in_a_while(pause);
+            inner.vault.fail(claim, RefreshFailure::Transient { retry_at }).await?;
+            let message = format!("{} has failed several times and is left alone for a while", connection.provider);
+            return Err(BrokerError::Unavailable { retry_after: Some(pause), message });
+        }
+        let registration = inner.vault.client(&connection.provider)?;
+        let Some(registration) = registration else {
+            let message = "no client is registered; set it with `clawcoil provider add`";
+            return self.give_back(claim, &connection, configuration(&connection, message)).await;
+        };
+        let Some(server) = provider.server() else {
+            return self.give_back(claim, &connection, configuration(&connection, "it has no token endpoint")).await;
+        };
+        let client = Client {
+            id: &registration.client_id,
+            secret: registration.client_secret.as_ref(),
+            auth: server.client_auth,
+        };
+        // Where the old access token dies at once, the requests that carry it finish first.
+        let _closed = if provider.drains { inner.gates.close(connection.id, inner.clock.as_ref()).await } else { None };
+        let rules = provider.address_rules(&inner.private);
+        let via = Transport {
+            net: &inner.net,
+            rules: &rules,
+            limits: FetchLimits { total: vault::CALL, ..FetchLimits::default() },
+            clock: inner.clock.as_ref(),
+        };
+        let answer = match connection.kind {
+            Kind::AuthorizationCode => match inner.vault.refresh_token(&claim) {
+                Ok(token) => oauth::refresh::refresh(&via, server, &client, &token).await,
+                Err(VaultError::NoRefreshToken { .. }) => {
+                    return self.end(claim, &connection, ReconnectReason::GrantEnded).await;
+                }
+                Err(error) => return Err(error.into()),
+            },
+            Kind::ClientCredentials => {
+                oauth::client_credentials::request(&via, server, &client, &connection.scopes).await
+            }
+            Kind::ApiKey | Kind::Basic | Kind::StaticBearer => {
+                return self
+                    .give_back(claim, &connection, configuration(&connection, "its credential does not expire"))
+                    .await;
+            }
+        };
+        match answer {
+            Ok(tokens) => {
+                inner.breakers.succeeded(&connection.provider);
+                let tokens = token_set(provider, tokens);
+                let fresh = inner.vault.commit(claim, tokens).await?;
+                self.note(EventKind::Refreshed, Decision::Allowed, &fresh, None);
+                Ok(())
+            }
+            Err(error) => self.failed(claim, &connection, error).await,
+        }
+    }
+
+    async fn failed(&self, claim: Claim, connection: &Connection, mut error: oauth::Error) -> Result<(), BrokerError> {
+        let inner = &self.0;
+        self.note(EventKind::RefreshFailed, Decision::Failed, connection, Some(error.to_string()));
+        if let Some(token) = error.take_rescued() {
+            // The provider has rotated: without this token the grant would be lost.
+            inner.vault.keep_refresh(claim, token).await?;
+            return Err(BrokerError::unavailable(error.to_string()));
+        }
+        match error.kind() {
+            ErrorKind::InvalidGrant => {
+                let reason =
+                    if claim.after_unknown() { ReconnectReason::RotationLost } else { ReconnectReason::Refused };
+                self.end(claim, connection, reason).await
+            }
+            ErrorKind::InvalidClient | ErrorKind::Unsupported | ErrorKind::MissingSecret | ErrorKind::InvalidScope => {
+                self.give_back(claim, connection, configuration(connection, &error.to_string())).await
+            }
+            _ => {
+                let wait = inner.breakers.failed(&connection.provider, error.retry_after(), inner.clock.as_ref());
+                let failure = match error.outcome() {
+                    Outcome::Unknown => RefreshFailure::Unknown,
+                    Outcome::NotDone => RefreshFailure::Transient { retry_at: self.in_a_while(wait) },
+                };
+                inner.vault.fail(claim, failure).await?;
+                Err(BrokerError::Unavailable { retry_after: Some(wait), message: error.to_string() })
+            }
+        }
+    }
+
+    /// The grant is over: only a person can begin a new one.
+    async fn end(&self, claim: Claim, connection: &Connection, reason: ReconnectReason) -> Result<(), BrokerError> {
+        self.0.vault.fail(claim, RefreshFailure::Permanent { reason }).await?;
+        self.note(EventKind::NeedsReconnect, Decision::Failed, connection, Some(reason.explanation().to_owned()));
+        Err(BrokerError::Gone)
+    }
+
+    /// The operator has something to mend; nobody's grant is dropped for it.
+    async fn give_back(&self, claim: Claim, connection: &Connection, error: BrokerError) -> Result<(), BrokerError> {
+        let wait = self.0.breakers.failed(&connection.provider, None, self.0.clock.as_ref());
+        self.0.vault.fail(claim, RefreshFailure::Transient { retry_at: self.in_a_while(wait) }).await?;
+        Err(error)
+    }
+
+    fn in_a_while(&self, wait: Duration) -> Timestamp {
+        self.0.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Notes a change of tokens. The tokens are safe already; a log that can't be written keeps them from being released.
+    fn note(&self, kind: EventKind, decision: Decision, connection: &Connection, detail: Option<String>) {
+        let event = Event {
+            kind,
+            decision,
+            user: match &connection.owner {
+                Owner::User(user) => Some(user.clone()),
+                Owner::Agent => None,
+            },
+            provider: Some(connection.provider.clone()),
+            connection: Some(connection.id),
+            generation: Some(connection.generation),
+            detail,
+            ..Event::default()
+        };
+        if let Err(error) = self.0.audit.append(&event) {
+            tracing::error!(error = &error as &dyn std::error::Error, "the audit log can't be written");
+        }
+    }
+}
+
+fn configuration(connection: &Connection, message: &str) -> BrokerError {
+    BrokerError::Configuration { provider: connection.provider.clone(), message: message.to_owned() }
+}
