@@ -1,1 +1,372 @@
 //! From a person's consent to a connection in the vault.
+//!
+//! An attempt is begun for one owner, provider and account; what proves it at the end (the state, the PKCE verifier) stays in
+//! the vault, sealed, and is good once. After the exchange the connection is *unconfirmed*: its tokens can't be used until
+//! its owner has seen which account was connected.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind};
+use crate::clock::{Clock, Timestamp};
+use crate::id::{AccountAlias, ConnectionId, Digest, Owner, ProviderId, Scope};
+use crate::net::{AddressRules, FetchLimits, Net};
+use crate::oauth::authorization_code::{self, InvalidRedirect, Redirect};
+use crate::oauth::revoke::{Revocable, revoke};
+use crate::oauth::{self, Client, Server, Transport};
+use crate::provider::{Catalogue, InvalidApiOrigin, Provider};
+use crate::secret::AccessToken;
+use crate::vault::{ClientRegistration, Connection, Kind, NewConnection, Pending, TokenSet, Vault, VaultError};
+
+/// How long a person has from the link to the consent.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long revoking a token at its provider may take.
+const REVOCATION: Duration = Duration::from_secs(10);
+
+/// Why an account could not be connected.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The operator has to add the provider.
+    #[error("there is no provider {0} in the catalogue; see `clawcoil provider list`")]
+    UnknownProvider(ProviderId),
+    /// The operator has to register a client at the provider and store it.
+    #[error("no client of {provider} is stored; register one{at} and run `clawcoil provider add {provider}`")]
+    NoClient {
+        /// The provider.
+        provider: ProviderId,
+        /// ` at https://…`, where the catalogue knows the page.
+        at: String,
+    },
+    /// The provider does not work this way.
+    #[error("{provider} can't be connected this way: {message}")]
+    WrongKind {
+        /// The provider.
+        provider: ProviderId,
+        /// What it can do.
+        message: String,
+    },
+    /// The browser came back with something that is no answer.
+    #[error(transparent)]
+    Redirect(#[from] InvalidRedirect),
+    /// The state is not one of ours, was used before, or is too old.
+    #[error(
+        "this answer belongs to no attempt that is still open: it was used before, is older than ten minutes, or was never begun here; start again"
+    )]
+    UnknownState,
+    /// No connection with this id, or nothing to confirm.
+    #[error("there is no connection {0}")]
+    UnknownConnection(ConnectionId),
+    /// The provider, or the person there, said no.
+    #[error(transparent)]
+    OAuth(#[from] oauth::Error),
+    /// The provider names an API origin that the catalogue does not admit.
+    #[error(transparent)]
+    ApiOrigin(#[from] InvalidApiOrigin),
+    /// The vault said no.
+    #[error("the vault could not keep the connection")]
+    Vault(#[from] VaultError),
+    /// Nothing is connected without its entry in the audit log.
+    #[error("the audit log can't be written, so nothing was connected")]
+    Audit(#[from] AuditError),
+}
+
+/// An attempt that was begun.
+#[derive(Debug)]
+pub struct Started {
+    /// Where the person's browser goes. Whoever opens it and consents connects *their* account: give it to nobody but the
+    /// person for whom it was asked.
+    pub url: Url,
+    /// Until when the answer is accepted.
+    pub expires_at: Timestamp,
+}
+
+/// What became of a removed connection at its provider.
+#[derive(Debug)]
+pub struct Disconnected {
+    /// The connection as it was.
+    pub connection: Arc<Connection>,
+    /// Whether the provider has ended the tokens; `None` where it has no way to.
+    pub revoked: Option<Result<(), oauth::Error>>,
+}
+
+/// Makes and removes connections. Clones share everything.
+#[derive(Clone)]
+pub struct Connector {
+    vault: Arc<Vault>,
+    net: Arc<Net>,
+    catalogue: Arc<Catalogue>,
+    private: Vec<IpNet>,
+    audit: Arc<AuditLog>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Connector {
+    /// A connector over these parts. `private` are the address ranges that the operator admits besides public ones.
+    pub fn new(
+        vault: Arc<Vault>,
+        net: Arc<Net>,
+        catalogue: Arc<Catalogue>,
+        private: Vec<IpNet>,
+        audit: Arc<AuditLog>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { vault, net, catalogue, private, audit, clock }
+    }
+
+    /// Begins an authorization code flow (RFC 6749 section 4.1) for this owner.
+    ///
+    /// `redirect_uri` is where the browser comes back to; it must be registered at the provider, or be a loopback address
+    /// (RFC 8252 section 7.3) where the provider takes any port of one.
+    pub async fn start(
+        &self,
+        owner: &Owner,
+        provider: &ProviderId,
+        account: &AccountAlias,
+        scopes: &BTreeSet<Scope>,
+        redirect_uri: &Url,
+    ) -> Result<Started, ConnectError> {
+        let (entry, server) = self.server(provider)?;
+        let registration = self.registration(entry)?;
+        let asked = entry.requested_scopes(scopes);
+        let started =
+            authorization_code::start(server, &registration.client_id, redirect_uri, &asked, self.clock.as_ref())?;
+        let expires_at = self.clock.now().saturating_add(PATIENCE).unwrap_or(Timestamp::MAX);
+        self.vault
+            .put_pending(Pending {
+                state_hash: Digest::of(started.state.as_bytes()),
+                owner: owner.clone(),
+                provider: provider.clone(),
+                account: account.clone(),
+                scopes: scopes.clone(),
+                verifier: started.verifier,
+                nonce: None,
+                redirect_uri: redirect_uri.to_string(),
+                expires_at,
+            })
+            .await?;
+        Ok(Started { url: started.url, expires_at })
+    }
+
+    /// Takes what the browser came back with, exchanges the code, and stores the connection, unconfirmed.
+    ///
+    /// `owner` is who the browser is known to belong to: an answer to somebody else's attempt is refused, and that attempt is
+    /// over as well.
+    pub async fn callback(&self, owner: &Owner, query: &str) -> Result<Arc<Connection>, ConnectError> {
+        let redirect = Redirect::parse(query)?;
+        let pending = self.vault.take_pending(redirect.state()).await?.ok_or(ConnectError::UnknownState)?;
+        if pending.owner != *owner {
+            return Err(ConnectError::UnknownState);
+        }
+        let (entry, server) = self.server(&pending.provider)?;
+        let registration = self.registration(entry)?;
+        let code = redirect.accept(server)?;
+        let redirect_uri = pending.redirect_uri.parse().map_err(|_| ConnectError::UnknownState)?;
+        let client = client(&registration, server);
+        let rules = self.rules(entry);
+        let via = self.via(&rules, FetchLimits::default());
+        let answer =
+            authorization_code::exchange(&via, server, &client, &code, &redirect_uri, &pending.verifier).await?;
+        let tokens = complete(&via, entry, server, &client, answer).await?;
+        let new = NewConnection {
+            owner: pending.owner,
+            provider: pending.provider,
+            account: pending.account,
+            kind: Kind::AuthorizationCode,
+            scopes: pending.scopes,
+        };
+        let connection = self.vault.connect(new, tokens, false).await?;
+        self.note(EventKind::Connected, &connection)?;
+        Ok(connection)
+    }
+
+    /// The owner has seen which account was connected and wants it: its tokens may be used from now on.
+    pub async fn confirm(&self, id: ConnectionId) -> Result<Arc<Connection>, ConnectError> {
+        let known = self.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))?;
+        self.note(EventKind::Confirmed, &known)?;
+        self.vault.confirm(id).await?;
+        self.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))
+    }
+
+    /// Connects the agent itself by client credentials (RFC 6749 section 4.4). Nobody has to consent.
+    pub async fn client_credentials(
+        &self,
+        provider: &ProviderId,
+        account: &AccountAlias,
+        scopes: &BTreeSet<Scope>,
+    ) -> Result<Arc<Connection>, ConnectError> {
+        let (entry, server) = self.server(provider)?;
+        let registration = self.registration(entry)?;
+        let client = client(&registration, server);
+        let rules = self.rules(entry);
+        let via = self.via(&rules, FetchLimits::default());
+        let answer = oauth::client_credentials::request(&via, server, &client, scopes).await?;
+        let tokens = complete(&via, entry, server, &client, answer).await?;
+        let new = NewConnection {
+            owner: Owner::Agent,
+            provider: provider.clone(),
+            account: account.clone(),
+            kind: Kind::ClientCredentials,
+            scopes: scopes.clone(),
+        };
+        let connection = self.vault.connect(new, tokens, true).await?;
+        self.note(EventKind::Connected, &connection)?;
+        Ok(connection)
+    }
+
+    /// Stores a credential that the owner got from the provider by hand: an API key, a fixed token, a name with a password.
+    pub async fn fixed(
+        &self,
+        owner: &Owner,
+        provider: &ProviderId,
+        account: &AccountAlias,
+        kind: Kind,
+        scopes: &BTreeSet<Scope>,
+        secret: AccessToken,
+    ) -> Result<Arc<Connection>, ConnectError> {
+        if matches!(kind, Kind::AuthorizationCode | Kind::ClientCredentials) {
+            let message = "its tokens come from a token endpoint and are not entered by hand".to_owned();
+            return Err(ConnectError::WrongKind { provider: provider.clone(), message });
+        }
+        if self.catalogue.get(provider).is_none() {
+            return Err(ConnectError::UnknownProvider(provider.clone()));
+        }
+        let tokens = TokenSet {
+            access: secret,
+            refresh: None,
+            token_type: if kind == Kind::Basic { "Basic".to_owned() } else { "Bearer".to_owned() },
+            expires_in: None,
+            requested_at: self.clock.now(),
+            scopes: None,
+            api_origin: None,
+            account_label: None,
+            grant_ends_at: None,
+        };
+        let new = NewConnection {
+            owner: owner.clone(),
+            provider: provider.clone(),
+            account: account.clone(),
+            kind,
+            scopes: scopes.clone(),
+        };
+        let connection = self.vault.connect(new, tokens, true).await?;
+        self.note(EventKind::Connected, &connection)?;
+        Ok(connection)
+    }
+
+    /// Removes a connection: first here, so that nothing uses it any more, then at the provider.
+    pub async fn disconnect(&self, id: ConnectionId) -> Result<Disconnected, ConnectError> {
+        let removed = self.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
+        self.note(EventKind::Disconnected, &removed.connection)?;
+        let revoked = match self.server(&removed.connection.provider) {
+            Ok((entry, server)) if server.revocation.is_some() => match self.registration(entry) {
+                Ok(registration) => {
+                    let client = client(&registration, server);
+                    let rules = self.rules(entry);
+                    let via = self.via(&rules, FetchLimits { total: REVOCATION, ..FetchLimits::default() });
+                    // Ending the refresh token ends the access token with it (RFC 7009 section 2.1).
+                    match (&removed.refresh, &removed.access) {
+                        (Some(token), _) => Some(revoke(&via, server, &client, Revocable::Refresh(token)).await),
+                        (None, Some(token)) => Some(revoke(&via, server, &client, Revocable::Access(token)).await),
+                        (None, None) => None,
+                    }
+                }
+                Err(_) => None,
+            },
+            _ => None,
+        };
+        Ok(Disconnected { connection: removed.connection, revoked })
+    }
+
+    fn server(&self, provider: &ProviderId) -> Result<(&Provider, &Server), ConnectError> {
+        let entry = self.catalogue.get(provider).ok_or_else(|| ConnectError::UnknownProvider(provider.clone()))?;
+        let server = entry.server().ok_or_else(|| ConnectError::WrongKind {
+            provider: provider.clone(),
+            message: "it has no authorization server; its key is entered by hand with `clawcoil connect --key`"
+                .to_owned(),
+        })?;
+        Ok((entry, server))
+    }
+
+    fn registration(&self, entry: &Provider) -> Result<ClientRegistration, ConnectError> {
+        let at = entry.register.as_ref().map(|page| format!(" at {page}")).unwrap_or_default();
+        let missing = || ConnectError::NoClient { provider: entry.id.clone(), at };
+        self.vault.client(&entry.id)?.ok_or_else(missing)
+    }
+
+    fn rules(&self, entry: &Provider) -> AddressRules {
+        entry.address_rules(&self.private)
+    }
+
+    fn via<'a>(&'a self, rules: &'a AddressRules, limits: FetchLimits) -> Transport<'a> {
+        Transport { net: &self.net, rules, limits, clock: self.clock.as_ref() }
+    }
+
+    fn note(&self, kind: EventKind, connection: &Connection) -> Result<(), AuditError> {
+        let event = Event {
+            kind,
+            decision: Decision::Allowed,
+            user: match &connection.owner {
+                Owner::User(user) => Some(user.clone()),
+                Owner::Agent => None,
+            },
+            provider: Some(connection.provider.clone()),
+            connection: Some(connection.id),
+            scopes: connection.scopes.iter().cloned().collect(),
+            generation: Some(connection.generation),
+            ..Event::default()
+        };
+        self.audit.append(&event).map(drop)
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+/// What the vault keeps of an answer to a new grant, with the life of the token where only introspection tells it (RFC 7662).
+async fn complete(
+    via: &Transport<'_>,
+    entry: &Provider,
+    server: &Server,
+    client: &Client<'_>,
+    answer: oauth::TokenResponse,
+) -> Result<TokenSet, InvalidApiOrigin> {
+    let api_origin = entry.api_origin(answer.api_origin.as_deref())?;
+    let mut tokens = TokenSet { api_origin, ..token_set(entry, answer) };
+    tokens.grant_ends_at = entry.grant_ends.and_then(|life| tokens.requested_at.checked_add(life).ok());
+    if tokens.expires_in.is_none() && server.introspect.is_some() {
+        // A token whose life stays unknown is used until the API refuses it.
+        if let Ok(known) = oauth::introspect::introspect(via, server, client, &tokens.access).await {
+            let life = known.expires_at.map(|at| at.duration_since(tokens.requested_at));
+            tokens.expires_in = life.and_then(|life| Duration::try_from(life).ok());
+        }
+    }
+    Ok(tokens)
+}
+
+/// What the vault keeps of an answer. An API origin that the catalogue does not admit is left out, so that the one from before
+/// stays: a new refresh token must not be lost to it.
+pub(crate) fn token_set(entry: &Provider, answer: oauth::TokenResponse) -> TokenSet {
+    TokenSet {
+        api_origin: entry.api_origin(answer.api_origin.as_deref()).ok().flatten(),
+        expires_in: answer.expires_in.or(entry.lifetime),
+        grant_ends_at: None,
+        account_label: answer.account_label,
+        access: answer.access,
+        refresh: answer.refresh,
+        token_type: answer.token_type,
+        requested_at: answer.asked_at,
+        scopes: answer.scopes,
+    }
+}
+
+fn client<'a>(registration: &'a ClientRegistration, server: &Server) -> Client<'a> {
+    Client { id: &registration.client_id, secret: registration.client_secret.as_ref(), auth: server.client_auth }
+}
