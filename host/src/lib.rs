@@ -18,4 +18,4 @@ pub mod connect;
 pub mod broker;
 pub mod egress;
 pub mod runtime;
-pub mod host;
+pub mod registry;

@@ -1,1 +1,0 @@
-//! The whole line: a caller, a skill, an answer.
