@@ -158,13 +158,6 @@ pub(super) fn with_query(uri: &Uri, query: &str) -> Result<Uri, AttachError> {
     Uri::from_parts(parts).map_err(|_| AttachError::Address)
 }
 
-/// Whether a header by custom carries a JSON body.
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
-}
-
 /// Which header a slot is in.
 pub(super) fn header_of(slot: &Slot) -> Option<&HeaderName> {
     match slot {

@@ -1,13 +1,78 @@
-//! A guest's outgoing requests.
+//! A guest's outgoing requests: where policy, broker, dialler and audit log meet.
+//!
+//! One [`Call`] serves one call of a skill. Each request goes through the same line: its address is parsed, policy finds its
+//! route, what it carries is looked through, a permit is asked for, the broker releases the token (the audit entry first), the
+//! token is attached or swapped in, `net` sends, and the answer is cleaned and looked through on its way back.
+//!
+//! Nothing is resolved or dialled for a request that is refused; each refusal is a [`Denial`](crate::policy::Denial) with an
+//! explanation id, in the audit log and in [`Call::refusals`].
+//!
+//! What is not guaranteed: a server that transforms the token in a way of its own can hand it to the guest, and a token that was
+//! revealed can leave in a result. Where requests may go is the real control.
 
+mod answer;
 pub mod attach;
+mod body;
+mod call;
+mod credentials;
+mod error;
 mod escape;
 pub mod headers;
 pub mod placeholder;
 pub mod redact;
+mod send;
 pub mod slots;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::audit::AuditLog;
+use crate::clock::Clock;
+use crate::net::Net;
+use crate::policy::{Policy, Rates};
+use crate::provider::Catalogue;
+
+pub use call::{Call, Calling, HandleInfo, Refusals, Revealed};
+pub use credentials::Credentials;
+pub use error::EgressError;
+pub use send::Timeouts;
 
 /// Whatever ended a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The body of a request or an answer, as it streams.
 pub type Body = http_body_util::combinators::UnsyncBoxBody<bytes::Bytes, BoxError>;
+
+/// What all calls share.
+pub struct Egress {
+    credentials: Box<dyn Credentials>,
+    net: Arc<Net>,
+    catalogue: Arc<Catalogue>,
+    policy: Arc<ArcSwap<Policy>>,
+    audit: Arc<AuditLog>,
+    clock: Arc<dyn Clock>,
+    rates: Rates,
+}
+
+impl Egress {
+    /// Egress over these parts. A policy that is stored later holds from the next request on, in running calls too.
+    pub fn new(
+        credentials: impl Credentials,
+        net: Arc<Net>,
+        catalogue: Arc<Catalogue>,
+        policy: Arc<ArcSwap<Policy>>,
+        audit: Arc<AuditLog>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { credentials: Box::new(credentials), net, catalogue, policy, audit, clock, rates: Rates::new() }
+    }
+}
+
+impl std::fmt::Debug for Egress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Egress").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

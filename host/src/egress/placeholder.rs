@@ -1,7 +1,7 @@
 //! Inert stand-ins for tokens, each good for one call.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use http::{HeaderName, HeaderValue};
 
@@ -14,11 +14,11 @@ const MARK: &str = "clawcoil_placeholder_";
 /// 128 random bits in hexadecimal.
 const DIGITS: usize = 32;
 
-static MARKS: LazyLock<Spellings> = LazyLock::new(|| Spellings::of([MARK]));
+static MARKS: LazyLock<Arc<Spellings>> = LazyLock::new(|| Arc::new(Spellings::of([MARK])));
 
 /// The spellings of the mark, for looking through what a guest sends.
-pub(super) fn marks() -> Spellings {
-    Spellings::of([MARK])
+pub(super) fn marks() -> Arc<Spellings> {
+    Arc::clone(&MARKS)
 }
 
 /// Whether something that is, or pretends to be, a placeholder stands in the text, plain or encoded once.

@@ -1,0 +1,370 @@
+//! One call of a skill, as egress knows it: its handles, its placeholders, and what it was refused.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::audit::{Decision, Event, EventKind};
+use crate::broker::NeededAction;
+use crate::clock::random;
+use crate::id::{
+    AccountAlias, Caller, ConnectionId, Digest, ExplanationId, Generation, InvocationId, Scope, ServiceName,
+};
+use crate::policy::{Culprit, Denial, DenialCode, Effective, Manifest, Origin, OriginRule, Policy, Skill};
+use crate::secret::AccessToken;
+use crate::vault::Connection;
+
+use super::Egress;
+use super::error::EgressError;
+use super::placeholder::Placeholders;
+use super::redact::Spellings;
+
+/// Which call it is.
+#[derive(Debug, Clone)]
+pub struct Calling {
+    /// Who called, for whom.
+    pub caller: Caller,
+    /// The call.
+    pub invocation: InvocationId,
+    /// What the skill declares.
+    pub manifest: Arc<Manifest>,
+    /// The digest that grants pin.
+    pub digest: Digest,
+    /// The tool that was called.
+    pub tool: String,
+}
+
+/// One call of a skill. Clones are the same call.
+#[derive(Clone)]
+pub struct Call(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) egress: Arc<Egress>,
+    pub(super) calling: Calling,
+    pub(super) state: Mutex<State>,
+}
+
+/// What `get-token` gives.
+#[derive(Debug, Clone)]
+pub struct HandleInfo {
+    /// The handle's number in this call.
+    pub id: u64,
+    /// The stand-in for the token.
+    pub placeholder: String,
+    /// What is known of the connection.
+    pub connection: Arc<Connection>,
+    /// Where its API lives.
+    pub api_origin: Option<Origin>,
+}
+
+/// A token that leaves for the guest.
+#[derive(Debug)]
+pub struct Revealed {
+    /// The token.
+    pub token: AccessToken,
+    /// What is known of it.
+    pub connection: Arc<Connection>,
+}
+
+/// What a call could not do, whatever the guest made of it.
+#[derive(Debug, Clone, Default)]
+pub struct Refusals {
+    /// What was refused.
+    pub denials: Vec<Denial>,
+    /// What people have to do.
+    pub actions: Vec<NeededAction>,
+}
+
+/// No call keeps more refusals: a guest that tries forever must not fill the memory.
+const MOST_REFUSALS: usize = 100;
+
+pub(super) struct Handle {
+    pub(super) service: ServiceName,
+    pub(super) account: AccountAlias,
+    pub(super) connection: ConnectionId,
+}
+
+/// A token that this call has used.
+pub(super) struct Known {
+    pub(super) connection: ConnectionId,
+    pub(super) generation: Generation,
+    pub(super) revealed: bool,
+    pub(super) spellings: Arc<Spellings>,
+}
+
+pub(super) struct State {
+    policy: Arc<Policy>,
+    effective: Effective,
+    pub(super) handles: Vec<Handle>,
+    pub(super) placeholders: Placeholders<u64>,
+    /// The account that the guest asked for last, for requests that say no account.
+    pub(super) chosen: HashMap<ServiceName, AccountAlias>,
+    pub(super) known: Vec<Known>,
+    pub(super) revealed: BTreeSet<ServiceName>,
+    /// The guest said that the API refused this generation.
+    pub(super) invalid: HashMap<ConnectionId, Generation>,
+    refusals: Refusals,
+}
+
+impl Call {
+    /// A call that begins.
+    pub fn new(egress: Arc<Egress>, calling: Calling) -> Self {
+        let policy = egress.policy.load_full();
+        let skill = Skill { manifest: &calling.manifest, digest: calling.digest };
+        let effective = policy.effective(&skill, &calling.caller, egress.clock.now());
+        let state = State {
+            policy,
+            effective,
+            handles: Vec::new(),
+            placeholders: Placeholders::default(),
+            chosen: HashMap::new(),
+            known: Vec::new(),
+            revealed: BTreeSet::new(),
+            invalid: HashMap::new(),
+            refusals: Refusals::default(),
+        };
+        Self(Arc::new(Inner { egress, calling, state: Mutex::new(state) }))
+    }
+
+    /// Decides a `get-token`. Nothing is decrypted.
+    pub fn get_token(
+        &self,
+        service: &str,
+        scopes: &[String],
+        account: Option<&str>,
+        audience: Option<&str>,
+    ) -> Result<HandleInfo, EgressError> {
+        let inner = &*self.0;
+        let effective = inner.effective();
+        let now = inner.egress.clock.now();
+        let selected =
+            effective.token(service, scopes, account, audience, now).map_err(|denial| inner.denied(denial, None))?;
+        let wanted: BTreeSet<Scope> = if scopes.is_empty() {
+            effective.service(&selected.service).map(|service| service.scopes.clone()).unwrap_or_default()
+        } else {
+            scopes.iter().filter_map(|scope| scope.parse().ok()).collect()
+        };
+        let connection = inner
+            .egress
+            .credentials
+            .connection(&selected.service, &selected.owner, &selected.provider, selected.account.as_ref(), &wanted)
+            .map_err(|error| inner.failed(error.into()))?;
+        let api_origin = inner.api_origin(&connection);
+        let mut state = inner.state();
+        let id = state.handles.len() as u64;
+        state.chosen.insert(selected.service.clone(), connection.account.clone());
+        state.handles.push(Handle {
+            service: selected.service,
+            account: connection.account.clone(),
+            connection: connection.id,
+        });
+        let placeholder = state.placeholders.give(id, &*inner.egress.clock);
+        Ok(HandleInfo { id, placeholder, connection, api_origin })
+    }
+
+    /// The API refused the token behind this handle: a fresh one is used from the next request on.
+    pub fn invalidate(&self, handle: u64) {
+        let mut state = self.0.state();
+        let Some(connection) = state.handle(handle).map(|handle| handle.connection) else { return };
+        let used =
+            state.known.iter().filter(|known| known.connection == connection).map(|known| known.generation).max();
+        if let Some(generation) = used {
+            state.invalid.insert(connection, generation);
+        }
+    }
+
+    /// Gives the token behind a handle to the guest. From then on the call may reach only what the service's grant says.
+    pub async fn reveal(&self, handle: u64) -> Result<Revealed, EgressError> {
+        let inner = &*self.0;
+        let (service, account, connection) = {
+            let state = inner.state();
+            let handle = state.handle(handle).ok_or(EgressError::UnknownHandle)?;
+            (handle.service.clone(), handle.account.clone(), handle.connection)
+        };
+        let effective = inner.effective();
+        let permit = effective
+            .permit_reveal(&service, Some(&account), inner.egress.clock.now())
+            .map_err(|denial| inner.denied(denial, None))?;
+        inner.egress.rates.take(&permit, &*inner.egress.clock).map_err(|denial| inner.denied(denial, None))?;
+        inner.renew_if_invalid(connection).await?;
+        // Before the token is there, so that no request of the same guest slips out between.
+        inner.state().revealed.insert(service);
+        let event = inner.event_of(EventKind::Revealed, &permit);
+        let released = inner.egress.credentials.release(&permit, connection, event).await;
+        let released = released.map_err(|error| inner.failed(error.into()))?;
+        let spellings = Arc::new(Spellings::of([released.token.expose()]));
+        let generation = released.connection.generation;
+        inner.state().known.push(Known { connection, generation, revealed: true, spellings });
+        Ok(Revealed { token: released.token, connection: released.connection })
+    }
+
+    /// What the call was refused so far.
+    pub fn refusals(&self) -> Refusals {
+        self.0.state().refusals.clone()
+    }
+
+    /// Blots the tokens that this call has used out of a text that leaves it: a result, a log line. Best effort.
+    pub fn blot(&self, text: &mut [u8]) -> bool {
+        let known: Vec<_> = self.0.state().known.iter().map(|known| Arc::clone(&known.spellings)).collect();
+        known.iter().fold(false, |found, spellings| spellings.blot(text) || found)
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("calling", &self.0.calling).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    pub(super) fn handle(&self, id: u64) -> Option<&Handle> {
+        self.handles.get(usize::try_from(id).ok()?)
+    }
+}
+
+impl Inner {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the skill may do at this moment, by the policy of this moment.
+    pub(super) fn effective(&self) -> Effective {
+        let policy = self.egress.policy.load_full();
+        let mut state = self.state();
+        if !Arc::ptr_eq(&policy, &state.policy) {
+            let skill = Skill { manifest: &self.calling.manifest, digest: self.calling.digest };
+            state.effective = policy.effective(&skill, &self.calling.caller, self.egress.clock.now());
+            state.policy = policy;
+        }
+        state.effective.clone()
+    }
+
+    /// Where the API of a connection lives.
+    pub(super) fn api_origin(&self, connection: &Connection) -> Option<Origin> {
+        connection.api_origin.clone().or_else(|| {
+            self.egress.catalogue.get(&connection.provider).and_then(|provider| provider.default_api_origin()).cloned()
+        })
+    }
+
+    /// The API origins of those services whose requests depend on them.
+    pub(super) fn api_origins(&self, effective: &Effective) -> BTreeMap<ServiceName, Origin> {
+        let depends =
+            |rules: &[crate::policy::RequestRule]| rules.iter().any(|rule| rule.origin == OriginRule::ApiOrigin);
+        effective
+            .granted()
+            .filter(|service| depends(&service.requests))
+            .filter_map(|service| {
+                let chosen = self.state().chosen.get(&service.name).cloned();
+                let account =
+                    chosen.as_ref().or_else(|| service.accounts.as_ref().and_then(|accounts| accounts.first()));
+                let found = self.egress.credentials.connection(
+                    &service.name,
+                    &service.owner,
+                    &service.provider,
+                    account,
+                    &BTreeSet::new(),
+                );
+                Some((service.name.clone(), self.api_origin(&*found.ok()?)?))
+            })
+            .collect()
+    }
+
+    /// A refresh, if the guest said that the API refused the token that is in use.
+    pub(super) async fn renew_if_invalid(&self, connection: ConnectionId) -> Result<(), EgressError> {
+        let invalid = self.state().invalid.remove(&connection);
+        if let Some(generation) = invalid {
+            self.egress.credentials.rejected(connection, generation).await?;
+        }
+        Ok(())
+    }
+
+    fn event(&self, kind: EventKind) -> Event {
+        let Calling { caller, invocation, manifest, digest, tool } = &self.calling;
+        Event {
+            invocation: Some(*invocation),
+            client: Some(caller.client.clone()),
+            user: Some(caller.user.clone()),
+            skill: Some(manifest.name.clone()),
+            skill_digest: Some(*digest),
+            tool: Some(tool.clone()),
+            ..Event::new(kind)
+        }
+    }
+
+    /// The entry of a release.
+    pub(super) fn event_of(&self, kind: EventKind, permit: &crate::policy::Permit) -> Event {
+        Event {
+            service: Some(permit.service().clone()),
+            provider: Some(permit.provider().clone()),
+            scopes: permit.scopes().iter().cloned().collect(),
+            rule: Some(permit.rule().to_string()),
+            policy_hash: Some(*permit.policy_hash()),
+            ..self.event(kind)
+        }
+    }
+
+    /// The entry of a request.
+    pub(super) fn event_to(
+        &self,
+        kind: EventKind,
+        rule: Option<String>,
+        origin: &Origin,
+        method: &http::Method,
+    ) -> Event {
+        Event {
+            origin: Some(origin.to_string()),
+            method: Some(method.as_str().to_owned()),
+            rule,
+            policy_hash: Some(self.state().policy.hash()),
+            ..self.event(kind)
+        }
+    }
+
+    /// Notes a refusal, in the log and for the outcome.
+    pub(super) fn denied(&self, denial: Denial, target: Option<(&str, &http::Method)>) -> EgressError {
+        let event = Event {
+            decision: Decision::Denied,
+            explanation: Some(denial.id),
+            rule: denial.rule.as_ref().map(ToString::to_string),
+            policy_hash: Some(self.state().policy.hash()),
+            origin: target.map(|(origin, _)| origin.to_owned()),
+            method: target.map(|(_, method)| method.as_str().to_owned()),
+            detail: Some(denial.message.clone()),
+            ..self.event(EventKind::Denied)
+        };
+        // The answer is no in any case; without the entry it is the more so.
+        if let Err(error) = self.egress.audit.append(&event) {
+            tracing::error!(%error, "a refusal is missing in the audit log");
+        }
+        let mut state = self.state();
+        if state.refusals.denials.len() < MOST_REFUSALS {
+            state.refusals.denials.push(denial.clone());
+        }
+        denial.into()
+    }
+
+    /// A refusal of egress itself: of what the request is, not of where it goes.
+    pub(super) fn refused(&self, message: String, target: Option<(&str, &http::Method)>) -> EgressError {
+        let denial = Denial {
+            id: ExplanationId::from_bytes(random(&*self.egress.clock)),
+            code: DenialCode::RequestNotGranted,
+            message,
+            rule: None,
+            reason: None,
+            culprit: Culprit::SkillAuthor,
+            allow: Vec::new(),
+            retry_after: None,
+        };
+        self.denied(denial, target)
+    }
+
+    /// Notes what people have to do.
+    pub(super) fn failed(&self, error: EgressError) -> EgressError {
+        if let EgressError::ActionRequired(action) = &error {
+            let mut state = self.state();
+            if state.refusals.actions.len() < MOST_REFUSALS && !state.refusals.actions.contains(action) {
+                state.refusals.actions.push((**action).clone());
+            }
+        }
+        error
+    }
+}
