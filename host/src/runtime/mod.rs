@@ -149,6 +149,11 @@ impl Runtime {
         })
     }
 
+    /// The wasmtime engine, for who wants to run something of their own beside the skills.
+    pub fn engine(&self) -> &wasmtime::Engine {
+        self.engine.inner()
+    }
+
     /// What the engine could be made of on this machine.
     pub fn report(&self) -> EngineReport {
         self.engine.report()

@@ -1,8 +1,6 @@
 //! What the tests share: one runtime, and an authority that counts.
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,6 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::super::*;
+
+#[path = "../../../benches/hot/guests.rs"]
+mod guests;
 
 /// One engine for all tests of a process: its pool is address space.
 pub(super) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -21,21 +22,8 @@ pub(super) async fn compile(wat: &str) -> Result<Arc<Component>, CompileError> {
     RUNTIME.compile(wat::parse_str(wat).unwrap()).await
 }
 
-/// The components of `tests/guests`, built once for a test run; nothing is done where they are up to date.
-static GUESTS: LazyLock<HashMap<String, Vec<u8>>> = LazyLock::new(|| {
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--release", "--target", "wasm32-wasip2"]).current_dir(&guests);
-    // What the outer cargo says of its own build is not meant for this one.
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
-    assert!(cargo.status().unwrap().success(), "the guests can't be built: is the target wasm32-wasip2 installed?");
-    std::fs::read_dir(guests.join("target/wasm32-wasip2/release"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
-        .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap()))
-        .collect()
-});
+/// Built once for a test run.
+static GUESTS: LazyLock<HashMap<String, Vec<u8>>> = LazyLock::new(guests::build);
 
 pub(super) async fn guest(name: &str) -> Arc<Component> {
     RUNTIME.compile(GUESTS[name].clone()).await.unwrap()
@@ -98,8 +86,17 @@ impl Authority for Grants {
         })
     }
 
-    async fn send(&self, _: http_crate::Request<Body>, _: Timeouts) -> Result<http_crate::Response<Body>, SendError> {
+    async fn send(
+        &self,
+        request: http_crate::Request<Body>,
+        _: Timeouts,
+    ) -> Result<http_crate::Response<Body>, SendError> {
         self.sent.fetch_add(1, Ordering::Relaxed);
+        if request.uri().authority().is_some_and(|authority| authority == "granted.test") {
+            let body = http_body_util::Full::new(bytes::Bytes::from_static(b"body"));
+            let body = http_body_util::BodyExt::map_err(body, |never| match never {});
+            return Ok(http_crate::Response::new(http_body_util::BodyExt::boxed_unsync(body)));
+        }
         Err(SendError::Denied("no grant allows this (why_00)".into()))
     }
 }
