@@ -7,10 +7,11 @@ use std::time::Duration;
 use wasmtime::component::InstancePre;
 
 use super::cache::CompileCache;
-use super::linker::{self, Linked, NotLinked};
+use super::linker::{self, NotLinked};
 use super::state::State;
 use super::tools::{self, LeftOut, Tool};
 use crate::id::Digest;
+use crate::policy::Linked;
 
 /// What compiling a component may cost.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ pub struct Component {
     imports: Vec<String>,
     tools: Vec<Tool>,
     left_out: Vec<LeftOut>,
-    ready: [OnceLock<Arc<InstancePre<State>>>; Linked::SETS],
+    ready: [OnceLock<Arc<InstancePre<State>>>; linker::SETS],
 }
 
 impl fmt::Debug for Component {
@@ -151,7 +152,7 @@ impl Component {
         linked: Linked,
         resolve: impl FnOnce() -> wasmtime::Result<InstancePre<State>>,
     ) -> Result<&Arc<InstancePre<State>>, LinkError> {
-        let Some(place) = self.ready.get(linked.index()) else {
+        let Some(place) = self.ready.get(linker::index(linked)) else {
             return Err(LinkError::Mismatch("no such set of interfaces".to_owned()));
         };
         if let Some(ready) = place.get() {

@@ -13,26 +13,14 @@ use wasmtime_wasi::random::WasiRandom;
 use super::bindings::clawcoil::skill::{reveal, tokens, types};
 use super::state::State;
 use super::tokens::HasTokens;
+use crate::policy::Linked;
 
-/// The interfaces that a call's grants allow to be linked at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Linked {
-    /// `clawcoil:skill/tokens`.
-    pub tokens: bool,
-    /// `clawcoil:skill/reveal`.
-    pub reveal: bool,
-    /// `wasi:http`.
-    pub http: bool,
-}
+/// How many sets of linked interfaces there are.
+pub(super) const SETS: usize = 8;
 
-impl Linked {
-    /// How many sets there are.
-    pub(super) const SETS: usize = 8;
-
-    /// The place of this set among all of them.
-    pub(super) fn index(self) -> usize {
-        usize::from(self.tokens) | usize::from(self.reveal) << 1 | usize::from(self.http) << 2
-    }
+/// The place of a set among all of them.
+pub(super) fn index(linked: Linked) -> usize {
+    usize::from(linked.tokens) | usize::from(linked.reveal) << 1 | usize::from(linked.http) << 2
 }
 
 /// Why an import has nothing to link to.
@@ -40,10 +28,10 @@ impl Linked {
 pub enum NotLinked {
     /// The grants of this call don't include `use = "reveal"`.
     RevealNotGranted,
-    /// The grants of this call include no service.
+    /// No service of the manifest is granted for this call.
     NoServiceGranted,
-    /// The grants of this call allow no request.
-    NoRequestGranted,
+    /// The manifest declares no address for requests.
+    NoRequestDeclared,
     /// Files and sockets are linked for nobody.
     Never,
     /// An interface of this host in a version that it doesn't have.
@@ -59,8 +47,12 @@ impl fmt::Display for NotLinked {
                 "it would show the skill the access token itself, which takes a grant with use = \"reveal\" \
                  from the operator"
             }
-            Self::NoServiceGranted => "the operator has granted this skill no service for this caller",
-            Self::NoRequestGranted => "the operator has granted this skill no request for this caller",
+            Self::NoServiceGranted => {
+                "no service that its manifest declares is granted for this caller; the operator grants services"
+            }
+            Self::NoRequestDeclared => {
+                "its manifest declares no address that it sends requests to; its author adds a [[request]] to skill.toml"
+            }
             Self::Never => "skills have no files and no sockets; requests go through wasi:http",
             Self::Version => "this host has clawcoil:skill@0.1.0 and WASI 0.2; build the skill against these",
             Self::Unknown => "this host has no such interface",
@@ -94,7 +86,7 @@ pub(super) fn judge(import: &str, linked: Linked) -> Result<(), NotLinked> {
     let ours = match name {
         "clawcoil:skill/tokens" if !linked.tokens => return Err(NotLinked::NoServiceGranted),
         "clawcoil:skill/reveal" if !linked.reveal => return Err(NotLinked::RevealNotGranted),
-        "wasi:http/types" | "wasi:http/outgoing-handler" if !linked.http => return Err(NotLinked::NoRequestGranted),
+        "wasi:http/types" | "wasi:http/outgoing-handler" if !linked.http => return Err(NotLinked::NoRequestDeclared),
         "clawcoil:skill/tokens" | "clawcoil:skill/reveal" | "wasi:http/types" | "wasi:http/outgoing-handler" => true,
         _ => ALWAYS.contains(&name) || name.starts_with("wasi:cli/terminal-"),
     };
@@ -160,11 +152,11 @@ mod tests {
     #[test]
     fn imports_are_linked_only_as_granted() {
         let all = Linked { tokens: true, reveal: true, http: true };
-        let none = Linked::default();
+        let none = Linked { tokens: false, reveal: false, http: false };
         for (import, with_all, with_none) in [
             ("wasi:cli/stdout@0.2.6", Ok(()), Ok(())),
             ("wasi:filesystem/preopens@0.2.0", Ok(()), Ok(())),
-            ("wasi:http/types@0.2.3", Ok(()), Err(NotLinked::NoRequestGranted)),
+            ("wasi:http/types@0.2.3", Ok(()), Err(NotLinked::NoRequestDeclared)),
             ("clawcoil:skill/types@0.1.0", Ok(()), Ok(())),
             ("clawcoil:skill/tokens@0.1.0", Ok(()), Err(NotLinked::NoServiceGranted)),
             ("clawcoil:skill/reveal@0.1.0", Ok(()), Err(NotLinked::RevealNotGranted)),
@@ -184,11 +176,11 @@ mod tests {
     #[test]
     fn each_set_has_its_own_place() {
         let mut places = std::collections::BTreeSet::new();
-        for bits in 0..Linked::SETS {
+        for bits in 0..SETS {
             let linked = Linked { tokens: bits & 1 != 0, reveal: bits & 2 != 0, http: bits & 4 != 0 };
-            assert_eq!(linked.index(), bits);
-            places.insert(linked.index());
+            assert_eq!(index(linked), bits);
+            places.insert(index(linked));
         }
-        assert_eq!(places.len(), Linked::SETS);
+        assert_eq!(places.len(), SETS);
     }
 }

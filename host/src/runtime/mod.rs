@@ -37,6 +37,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use serde_json::Value;
 
 use crate::id::{Digest, UserId};
+pub use crate::policy::Linked;
 
 pub use authority::{
     ActionReason, AuthDenial, AuthError, Authority, Body, RevealedToken, SendError, Timeouts, TokenHandle, TokenInfo,
@@ -49,7 +50,7 @@ pub use convert::{Fault, Faults};
 pub use engine::{EngineError, EngineReport, EngineSettings};
 pub use gate::{Busy, BusyWith, GateSettings};
 pub use limits::{LimitReached, Limits};
-pub use linker::{Linked, NotLinked};
+pub use linker::NotLinked;
 pub use log::Logs;
 pub use shape::NotJson;
 pub use tools::{LeftOut, TooManyTools, Tool};
@@ -79,7 +80,7 @@ pub struct Runtime {
     compile: CompileSettings,
     cache: Option<Arc<CompileCache>>,
     compiler_turns: Arc<tokio::sync::Semaphore>,
-    linkers: [OnceLock<wasmtime::component::Linker<State>>; Linked::SETS],
+    linkers: [OnceLock<wasmtime::component::Linker<State>>; linker::SETS],
     gate: gate::Gate,
     compiled: Mutex<HashMap<Digest, Weak<Component>>>,
 }
@@ -202,7 +203,7 @@ impl Runtime {
     }
 
     fn linker(&self, linked: Linked) -> wasmtime::Result<&wasmtime::component::Linker<State>> {
-        let place = self.linkers.get(linked.index()).ok_or_else(|| wasmtime::Error::msg("no such set"))?;
+        let place = self.linkers.get(linker::index(linked)).ok_or_else(|| wasmtime::Error::msg("no such set"))?;
         if let Some(linker) = place.get() {
             return Ok(linker);
         }

@@ -161,6 +161,37 @@ async fn a_guest_that_runs_forever_leaves_the_thread_to_its_neighbours() {
 }
 
 #[tokio::test]
+async fn a_granted_request_is_answered() {
+    let guest = guest("attacks").await;
+    let input = json!({ "authority": "granted.test", "method": "GET", "header-name": "accept" });
+    assert_eq!(call(&guest, "fetch", input).await.unwrap().end, End::Value(json!("200")));
+}
+
+/// The process's resident memory, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test]
+async fn the_largest_result_that_a_guest_can_give_costs_the_host_a_bounded_piece_of_memory() {
+    let guest = guest("attacks").await;
+    let limits = Limits { time: Duration::from_secs(20), ..Limits::default() };
+    // As many numbers as one crossing may carry, each of which is a value of its own in the host.
+    let most = limits.transfer / std::mem::size_of::<wasmtime::component::Val>() - 100;
+    let before = resident();
+    for _ in 0..5 {
+        let outcome = call_with(&guest, "return-numbers", json!({ "count": most }), &limits).await.unwrap();
+        assert!(matches!(outcome.end, End::Value(_) | End::Limit(LimitReached::Result(_))), "{:?}", outcome.end);
+        let beyond = call_with(&guest, "return-numbers", json!({ "count": most + 200 }), &limits).await.unwrap();
+        assert_eq!(beyond.end, End::Limit(LimitReached::Transfer(limits.transfer)));
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 512 << 20, "{grown} bytes more than before");
+}
+
+#[tokio::test]
 async fn forbidden_headers_are_refused_before_the_authority_is_asked() {
     let guest = guest("attacks").await;
     for header in ["host", "transfer-encoding", "x-http-method-override", "proxy-authorization"] {
@@ -182,8 +213,8 @@ async fn without_a_grant_the_same_guest_is_refused_before_it_is_instantiated() {
         ),
         (
             Linked { tokens: false, ..ALL },
-            "the skill imports `clawcoil:skill/tokens@0.1.0`, which is not linked: the operator has granted this skill \
-             no service for this caller",
+            "the skill imports `clawcoil:skill/tokens@0.1.0`, which is not linked: no service that its manifest declares is \
+             granted for this caller; the operator grants services",
         ),
     ] {
         let authority = Arc::new(Grants::default());

@@ -131,6 +131,33 @@ async fn the_same_bytes_are_compiled_once() {
 }
 
 #[tokio::test]
+async fn after_a_restart_a_skill_is_taken_from_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let key = crate::secret::Key::fill_with(|key| key.fill(7));
+        let cache = Some(CompileCache::open(folder.path(), key).unwrap());
+        let engine = EngineSettings { concurrent_calls: 8, ..EngineSettings::default() };
+        Runtime::new(Settings { engine, cache, ..Settings::default() }).unwrap()
+    };
+    let wat = r#"(component
+        (core module $m (func (export "seven") (result i32) (i32.const 7)))
+        (core instance $i (instantiate $m))
+        (func (export "seven") (result u32) (canon lift (core func $i "seven"))))"#;
+    let bytes = wat::parse_str(wat).unwrap();
+    start().compile(bytes.clone()).await.unwrap();
+    let entry = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap();
+    let written = entry.metadata().unwrap().modified().unwrap();
+
+    let runtime = start();
+    let component = runtime.compile(bytes).await.unwrap();
+    assert_eq!(entry.metadata().unwrap().modified().unwrap(), written, "it was not compiled again");
+    let (user, input, limits) = ("ann".parse().unwrap(), json!({}), Limits::default());
+    let authority = Arc::new(Grants::default());
+    let call = Call { user: &user, tool: "seven", input: &input, linked: ALL, authority, limits: &limits };
+    assert_eq!(runtime.call(&component, call).await.unwrap().end, End::Value(json!(7)));
+}
+
+#[tokio::test]
 async fn exports_that_json_can_t_call_are_left_out_with_the_reason() {
     let component = compile(
         r#"(component
