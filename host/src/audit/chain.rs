@@ -52,7 +52,7 @@ impl Keys {
     pub(super) fn begin(out: &mut Vec<u8>, link: &Link) {
         out.extend_from_slice(b"{\"seq\":");
         event::push_number(out, link.seq);
-        event::hex(out, "prev", "", &link.prev);
+        event::hexed(out, "prev", "", &link.prev);
     }
 
     /// Ends an entry whose members stand in `out`, and says what the next one is linked to. No line feed yet.
@@ -61,23 +61,23 @@ impl Keys {
         let mut mac = self.mac.clone();
         mac.update(&hash);
         let mac = mac.finalize().into_bytes();
-        event::hex(out, "hash", "", &hash);
-        event::hex(out, "mac", "", mac.get(..16).unwrap_or_default());
+        event::hexed(out, "hash", "", &hash);
+        event::hexed(out, "mac", "", mac.get(..16).unwrap_or_default());
         out.push(b'}');
         Link { seq: link.seq.saturating_add(1), prev: hash }
     }
 
     /// Checks a line (without its line feed) against what it must be linked to.
-    pub(super) fn check(&self, line: &[u8], link: &Link) -> Result<Link, Fault> {
+    pub(super) fn check(&self, line: &[u8], after: &Link) -> Result<Link, Fault> {
         let mut start = Vec::with_capacity(line.len());
-        Self::begin(&mut start, link);
+        Self::begin(&mut start, after);
         start.push(b',');
         if !line.starts_with(&start) {
-            return Err(place_of(line, link));
+            return Err(place_of(line, after));
         }
         let body = line.len().checked_sub(SUFFIX).and_then(|end| line.get(..end)).ok_or(Fault::Edited)?;
         let mut sealed = body.to_vec();
-        let next = self.seal(&mut sealed, link);
+        let next = self.seal(&mut sealed, after);
         // A code of another key over the right hash: the line is whole.
         let mac_at = line.len().saturating_sub(9 + 32 + 2);
         match sealed == line {

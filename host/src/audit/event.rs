@@ -163,19 +163,19 @@ impl Event {
         text(out, "kind", self.kind.as_str());
         text(out, "decision", self.decision.as_str());
         if let Some(id) = self.invocation {
-            hex(out, "invocation", "inv_", id.as_bytes());
+            hexed(out, "invocation", "inv_", id.as_bytes());
         }
         some(out, "client", self.client.as_ref().map(ClientName::as_str));
         some(out, "user", user_tag);
         some(out, "skill", self.skill.as_ref().map(SkillName::as_str));
         if let Some(digest) = self.skill_digest {
-            hex(out, "skill_digest", "sha256:", digest.as_bytes());
+            hexed(out, "skill_digest", "sha256:", digest.as_bytes());
         }
         some(out, "tool", self.tool.as_deref());
         some(out, "service", self.service.as_ref().map(ServiceName::as_str));
         some(out, "provider", self.provider.as_ref().map(ProviderId::as_str));
         if let Some(id) = self.connection {
-            hex(out, "connection", "con_", id.as_bytes());
+            hexed(out, "connection", "con_", id.as_bytes());
         }
         if !self.scopes.is_empty() {
             out.extend_from_slice(b",\"scopes\":[");
@@ -191,13 +191,13 @@ impl Event {
         some(out, "method", self.method.as_deref());
         some(out, "rule", self.rule.as_deref());
         if let Some(digest) = self.policy_hash {
-            hex(out, "policy", "sha256:", digest.as_bytes());
+            hexed(out, "policy", "sha256:", digest.as_bytes());
         }
         if let Some(generation) = self.generation {
             number(out, "generation", generation.0);
         }
         if let Some(id) = self.explanation {
-            hex(out, "explanation", "why_", id.as_bytes());
+            hexed(out, "explanation", "why_", id.as_bytes());
         }
         some(out, "detail", self.detail.as_deref());
     }
@@ -228,7 +228,7 @@ pub(super) fn number(out: &mut Vec<u8>, name: &str, value: u64) {
 }
 
 /// A member with a prefix and bytes in hexadecimal.
-pub(super) fn hex(out: &mut Vec<u8>, name: &str, prefix: &str, bytes: &[u8]) {
+pub(super) fn hexed(out: &mut Vec<u8>, name: &str, prefix: &str, bytes: &[u8]) {
     key(out, name);
     out.push(b'"');
     out.extend_from_slice(prefix.as_bytes());
@@ -238,11 +238,11 @@ pub(super) fn hex(out: &mut Vec<u8>, name: &str, prefix: &str, bytes: &[u8]) {
 
 /// Bytes as lower-case hexadecimal.
 pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    for byte in bytes {
-        // Both indexes are below 16.
-        out.push(DIGITS.get(usize::from(byte >> 4)).copied().unwrap_or(b'0'));
-        out.push(DIGITS.get(usize::from(byte & 15)).copied().unwrap_or(b'0'));
+    let start = out.len();
+    out.resize(start + bytes.len() * 2, b'0');
+    if let Some(room) = out.get_mut(start..) {
+        // The room is twice as long as the bytes, so this can't fail.
+        let _ = hex::encode_to_slice(bytes, room);
     }
 }
 

@@ -141,12 +141,12 @@ fn head(chain: &str, file: &mut File, keys: &Keys) -> io::Result<Option<Head>> {
             continue;
         };
         let line = before.get(from..).unwrap_or_default();
-        let Some((link, known)) = keys.check_alone(line).zip(serde_json::from_slice::<Known>(line).ok()) else {
+        let Some((next, known)) = keys.check_alone(line).zip(serde_json::from_slice::<Known>(line).ok()) else {
             return Ok(None);
         };
         let Ok(time) = known.time.parse() else { return Ok(None) };
         let torn = whole.is_some_and(|at| at + 1 != tail.len());
-        let (seq, hash) = (link.seq.saturating_sub(1), link.prev);
+        let (seq, hash) = (next.seq.saturating_sub(1), next.prev);
         return Ok(Some(Head { chain: chain.to_owned(), seq, hash, torn, time, epoch: known.epoch }));
     }
 }

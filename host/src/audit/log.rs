@@ -194,7 +194,7 @@ fn opened(writer: &mut Writer, chain: &str, agent: Option<AgentId>, heads: &[Hea
     event::number(line, "format", FORMAT);
     event::text(line, "chain", chain);
     if let Some(agent) = agent {
-        event::hex(line, "agent", "sha256:", agent.as_bytes());
+        event::hexed(line, "agent", "sha256:", agent.as_bytes());
     }
     line.extend_from_slice(b",\"heads\":[");
     for (n, head) in heads.iter().enumerate() {
@@ -203,7 +203,7 @@ fn opened(writer: &mut Writer, chain: &str, agent: Option<AgentId>, heads: &[Hea
         line.extend_from_slice(if head.torn { b"true" } else { b"false" });
         event::text(line, "chain", &head.chain);
         event::number(line, "seq", head.seq);
-        event::hex(line, "hash", "", &head.hash);
+        event::hexed(line, "hash", "", &head.hash);
         line.push(b'}');
     }
     line.push(b']');

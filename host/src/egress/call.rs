@@ -205,7 +205,11 @@ impl Call {
     /// Blots the tokens that this call has used out of a text that leaves it: a result, a log line. Best effort.
     pub fn blot(&self, text: &mut [u8]) -> bool {
         let known: Vec<_> = self.0.state().known.iter().map(|known| Arc::clone(&known.spellings)).collect();
-        known.iter().fold(false, |found, spellings| spellings.blot(text) || found)
+        let mut found = false;
+        for spellings in known {
+            found |= spellings.blot(text);
+        }
+        found
     }
 }
 

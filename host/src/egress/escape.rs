@@ -81,10 +81,9 @@ enum Unescaped {
 fn unescape(text: &[u8]) -> Unescaped {
     match text {
         [b'%', digits @ ..] => digits_of(digits, 2, 1),
-        [b'\\'] => Unescaped::Begun,
         [b'\\', b'x', digits @ ..] => digits_of(digits, 2, 2),
         [b'\\', b'u', b'0', b'0', digits @ ..] => digits_of(digits, 2, 4),
-        [b'\\', b'u'] | [b'\\', b'u', b'0'] => Unescaped::Begun,
+        [b'\\'] | [b'\\', b'u'] | [b'\\', b'u', b'0'] => Unescaped::Begun,
         [b'\\', byte, ..] => Unescaped::Byte(*byte, 2),
         [b'&', entity @ ..] => unescape_entity(entity),
         _ => Unescaped::None,

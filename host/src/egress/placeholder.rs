@@ -73,6 +73,8 @@ impl<T> Placeholders<T> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
     use crate::clock::SystemClock;
 
@@ -92,7 +94,6 @@ mod tests {
     fn a_placeholder_needs_no_escaping_and_is_seen_in_any_spelling() {
         let text = Placeholders::default().give((), &SystemClock::new());
         assert!(text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));
-        use base64::Engine as _;
         for before in ["", "x", "xy"] {
             let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{before}{text}"));
             assert!(occurs_in(encoded.as_bytes()));

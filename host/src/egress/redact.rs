@@ -255,11 +255,12 @@ impl Scrubber {
     }
 
     /// Takes a piece, and gives what can go on. Nothing is copied where nothing is found or held.
-    pub fn push(&mut self, piece: Bytes) -> Bytes {
+    pub fn push(&mut self, mut piece: Bytes) -> Bytes {
         if self.held.is_empty() && !self.spellings.occur_in(&piece) {
             let end = self.spellings.open_end(&piece);
             self.held.extend_from_slice(piece.get(end..).unwrap_or_default());
-            return piece.slice(..end);
+            piece.truncate(end);
+            return piece;
         }
         let mut text = std::mem::take(&mut self.held);
         text.extend_from_slice(&piece);

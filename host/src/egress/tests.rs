@@ -68,11 +68,8 @@ impl Server {
                         let Ok(body) = body.collect().await else {
                             return Ok(Response::new(Full::default()));
                         };
-                        let seen = Seen {
-                            address: parts.uri.to_string(),
-                            headers: parts.headers,
-                            body: body.to_bytes(),
-                        };
+                        let seen =
+                            Seen { address: parts.uri.to_string(), headers: parts.headers, body: body.to_bytes() };
                         let answer = reply(&seen);
                         this.seen.lock().unwrap().push(seen);
                         Ok::<_, Infallible>(answer)
