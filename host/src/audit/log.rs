@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::id::{AgentId, Digest};
+use crate::clock::{Clock, Timestamp};
+use crate::id::{AgentId, Digest, UserId};
 use crate::secret::Key;
 
 use super::chain::{FORMAT, Keys, Link};
@@ -103,6 +103,27 @@ struct Writer {
     link: Link,
     epoch: Option<u64>,
     line: Vec<u8>,
+    /// The user of the entry before, and how it is written: entries of one call follow each other.
+    tagged: Option<(UserId, String)>,
+    /// The second of the entry before, as a number and as it is written.
+    second: (i64, String),
+}
+
+impl Writer {
+    fn new(link: Link, epoch: Option<u64>) -> Self {
+        Self { link, epoch, line: Vec::with_capacity(1024), tagged: None, second: (i64::MIN, String::new()) }
+    }
+
+    /// `,"time":"2026-11-24T08:00:00.000000Z"`
+    fn stamp(&mut self, now: Timestamp) {
+        let micros = now.as_microsecond();
+        let (second, micros) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+        if self.second.0 != second {
+            self.second = (second, now.strftime("%Y-%m-%dT%H:%M:%S").to_string());
+        }
+        // Writing to a `Vec` can't fail.
+        let _ = write!(self.line, ",\"time\":\"{}.{micros:06}Z\"", self.second.1);
+    }
 }
 
 impl AuditLog {
@@ -135,7 +156,7 @@ impl AuditLog {
         opening: &Opening<'_>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        let writer = Writer { link, epoch: opening.epoch, line: Vec::with_capacity(1024) };
+        let writer = Writer::new(link, opening.epoch);
         let state = State { writer: Some(writer), since: Duration::ZERO, waiting: 0 };
         let shared = Arc::new(Shared {
             sink,
@@ -163,12 +184,18 @@ impl AuditLog {
     ///
     /// It costs a hash and one `write(2)`. It blocks the thread while other threads append, at most two seconds.
     pub fn append(&self, event: &Event) -> Result<Position, AuditError> {
-        let tag = event.user.as_ref().map(|user| self.shared.keys.user_tag(user));
+        let keys = &self.shared.keys;
         self.shared.write(|writer| {
             if event.epoch.is_some() {
                 writer.epoch = event.epoch;
             }
-            event.write(&mut writer.line, tag.as_deref());
+            if let Some(user) = &event.user
+                && writer.tagged.as_ref().is_none_or(|(tagged, _)| tagged != user)
+            {
+                writer.tagged = Some((user.clone(), keys.user_tag(user)));
+            }
+            let tag = writer.tagged.as_ref().filter(|_| event.user.is_some()).map(|(_, tag)| tag.as_str());
+            event.write(&mut writer.line, tag);
         })
     }
 
@@ -232,8 +259,7 @@ impl Shared {
         let (link, epoch) = (writer.link, writer.epoch);
         writer.line.clear();
         Keys::begin(&mut writer.line, &link);
-        // Writing to a `Vec` can't fail.
-        let _ = write!(writer.line, ",\"time\":\"{:.6}\"", self.clock.now());
+        writer.stamp(self.clock.now());
         members(writer);
         if let Some(epoch) = writer.epoch {
             event::number(&mut writer.line, "epoch", epoch);

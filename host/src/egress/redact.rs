@@ -5,7 +5,7 @@
 //! secret in a way of its own gets past this. Where requests may go is the real control; this is the second one.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use aho_corasick::packed;
@@ -32,13 +32,25 @@ pub struct Spellings {
     secrets: Vec<Secret>,
     /// Found as they are.
     forms: Vec<Secret>,
-    searcher: Searcher,
-    /// Which bytes a spelling begins with.
-    first: Box<[bool; 256]>,
+    /// What a spelling begins with, at most [`LEAD`] bytes of it.
+    leads: Vec<Vec<u8>>,
+    /// For long texts; building it takes longer than looking through a short one without.
+    searcher: OnceLock<Searcher>,
+    /// Which bytes a lead, and which bytes a lead or an escape, begins with.
+    first: Box<[First; 256]>,
     longest: usize,
 }
 
 type Secret = Zeroizing<Vec<u8>>;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct First {
+    of_lead: bool,
+    of_any: bool,
+}
+
+/// From this length on a text is looked through with a searcher.
+const LONG: usize = 4096;
 
 enum Searcher {
     Nothing,
@@ -63,20 +75,28 @@ impl Spellings {
             lead_escaped(secret, &mut leads);
         }
         leads.extend(forms.iter().map(|form: &Secret| form.get(..LEAD).unwrap_or(form).to_vec()));
-        let mut first = Box::new([false; 256]);
-        for byte in leads.iter().filter_map(|lead| lead.first()).chain(ESCAPES) {
-            if let Some(is_first) = first.get_mut(usize::from(*byte)) {
-                *is_first = true;
+        // A lead that begins with another one is found with it.
+        leads.sort_unstable();
+        leads.dedup_by(|later, earlier| later.starts_with(earlier));
+        let mut first = Box::new([First::default(); 256]);
+        for (byte, of_lead) in leads
+            .iter()
+            .filter_map(|lead| Some((*lead.first()?, true)))
+            .chain(ESCAPES.iter().map(|byte| (*byte, false)))
+        {
+            if let Some(entry) = first.get_mut(usize::from(byte)) {
+                entry.of_lead |= of_lead;
+                entry.of_any = true;
             }
         }
         let longest = secrets.iter().map(|secret| secret.len() * LONGEST_ESCAPE).max().unwrap_or_default();
-        Self { secrets, forms, searcher: Searcher::new(leads), first, longest }
+        Self { secrets, forms, leads, searcher: OnceLock::new(), first, longest }
     }
 
     /// The next place, from a place on, where a secret stands.
     fn find(&self, text: &[u8], mut from: usize) -> Option<std::ops::Range<usize>> {
         loop {
-            let at = self.searcher.find(text, from)?;
+            let at = self.find_lead(text, from)?;
             let rest = text.get(at..)?;
             let plain = self.forms.iter().filter(|form| rest.starts_with(form)).map(|form| form.len()).max();
             let escaped = self.secrets.iter().filter_map(|secret| escape::matches(rest, secret).whole()).max();
@@ -86,6 +106,23 @@ impl Spellings {
                 None => from = at + 1,
             }
         }
+    }
+
+    /// The next place where a spelling may begin.
+    fn find_lead(&self, text: &[u8], from: usize) -> Option<usize> {
+        let rest = text.get(from..)?;
+        if rest.len() >= LONG {
+            return self.searcher.get_or_init(|| Searcher::new(&self.leads)).find(text, from);
+        }
+        let begins = |(at, byte): (usize, &u8)| {
+            self.begins(*byte).of_lead
+                && rest.get(at..).is_some_and(|here| self.leads.iter().any(|lead| here.starts_with(lead)))
+        };
+        rest.iter().enumerate().position(begins).map(|at| from + at)
+    }
+
+    fn begins(&self, byte: u8) -> First {
+        self.first.get(usize::from(byte)).copied().unwrap_or_default()
     }
 
     /// Whether a secret stands in the text.
@@ -143,8 +180,7 @@ impl Spellings {
         let start = text.len().saturating_sub(self.longest.saturating_sub(1));
         let might_begin = |at: &usize| {
             let rest = text.get(*at..).unwrap_or_default();
-            let listed = rest.first().and_then(|byte| self.first.get(usize::from(*byte))).copied().unwrap_or_default();
-            listed
+            rest.first().is_some_and(|byte| self.begins(*byte).of_any)
                 && (self.forms.iter().any(|form| form.starts_with(rest))
                     || self.secrets.iter().any(|secret| escape::matches(rest, secret) == escape::Match::Begun))
         };
@@ -153,18 +189,15 @@ impl Spellings {
 }
 
 impl Searcher {
-    fn new(mut leads: Vec<Vec<u8>>) -> Self {
-        // A lead that begins with another one is found with it.
-        leads.sort_unstable();
-        leads.dedup_by(|later, earlier| later.starts_with(earlier));
+    fn new(leads: &[Vec<u8>]) -> Self {
         if leads.is_empty() {
             return Self::Nothing;
         }
-        let packed = packed::Config::new().builder().extend(&leads).build();
+        let packed = packed::Config::new().builder().extend(leads).build();
         let plain = || {
             aho_corasick::AhoCorasick::builder()
                 .kind(Some(aho_corasick::AhoCorasickKind::NoncontiguousNFA))
-                .build(&leads)
+                .build(leads)
                 .map_or(Self::Nothing, Self::Plain)
         };
         packed.map_or_else(plain, Self::Packed)
@@ -475,6 +508,15 @@ mod tests {
                 assert!(!survives(&out, &encoded), "{name} at {at}: {out}");
                 assert!(out.starts_with("{\"before\":\"x y\",") && out.ends_with(",\"after\":1}"), "{name}: {out}");
             }
+        }
+    }
+
+    #[test]
+    fn each_spelling_is_blotted_out_of_a_long_text() {
+        for (name, encoded) in encodings(SECRET) {
+            let text = format!("{}{encoded}{}", "some % \\ text & ".repeat(2 * LONG / 16), "y".repeat(LONG));
+            let (out, length) = run([text.clone().into_bytes()]);
+            assert!(length == text.len() && !survives(&out, &encoded), "{name}");
         }
     }
 
