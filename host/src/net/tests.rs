@@ -340,8 +340,8 @@ async fn an_answer_that_is_not_read_to_its_end_closes_the_connection() {
     let net = net(system(), Scripted::new(&[]));
     let answer = net.send(outgoing(&format!("http://{}/", upstream.address), &rules)).await.unwrap();
     drop(answer);
-    upstream.closed.recv().await.unwrap();
     assert_eq!(net.pool_size(), 0);
+    upstream.closed.recv().await.unwrap();
 }
 
 #[tokio::test]
@@ -504,6 +504,6 @@ async fn a_body_is_streamed_and_a_connection_whose_request_is_not_over_is_not_ke
     let limits = SendLimits::default();
     let answer = net.send(Outgoing { request, endpoint, rules: &rules, pool, limits }).await.unwrap();
     assert_eq!(body_of(answer).await.unwrap(), "ok");
-    upstream.closed.recv().await.unwrap();
     assert_eq!(net.pool_size(), 0);
+    upstream.closed.recv().await.unwrap();
 }
