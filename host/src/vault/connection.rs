@@ -262,12 +262,12 @@ pub(crate) fn later(from: Timestamp, by: Duration) -> Timestamp {
 /// How long after the request an access token of this life is refreshed: at 5/6, less up to a tenth of the remaining
 /// sixth, so that tokens that were got together are not refreshed together. A short life is halved.
 pub(crate) fn refresh_after(life: Duration, jitter: u64) -> Duration {
-    if life < Duration::from_secs(180) {
+    if life < Duration::from_mins(3) {
         return life / 2;
     }
     let remaining = life / 6;
     let tenth = u64::try_from((remaining / 10).as_millis()).unwrap_or(u64::MAX).max(1);
-    (life - remaining).saturating_sub(Duration::from_millis(jitter % tenth))
+    life.saturating_sub(remaining).saturating_sub(Duration::from_millis(jitter % tenth))
 }
 
 #[cfg(test)]
@@ -278,10 +278,10 @@ mod tests {
 
     #[test]
     fn an_hour_is_refreshed_at_fifty_minutes_less_a_minute_at_the_most() {
-        let hour = Duration::from_secs(3600);
-        assert_eq!(refresh_after(hour, 0), Duration::from_secs(3000));
+        let hour = Duration::from_hours(1);
+        assert_eq!(refresh_after(hour, 0), Duration::from_mins(50));
         assert_eq!(refresh_after(hour, 59_999), Duration::from_millis(2_940_001));
-        assert_eq!(refresh_after(Duration::from_secs(60), 12345), Duration::from_secs(30));
+        assert_eq!(refresh_after(Duration::from_mins(1), 12345), Duration::from_secs(30));
     }
 
     #[test]
@@ -299,7 +299,7 @@ mod tests {
             let life = Duration::from_millis(life);
             let at = refresh_after(life, jitter);
             prop_assert!(at <= life && at >= life / 2);
-            if life >= Duration::from_secs(180) {
+            if life >= Duration::from_mins(3) {
                 prop_assert!(at.as_secs_f64() >= life.as_secs_f64() * (5.0 / 6.0 - 1.0 / 60.0) - 0.01);
             }
         }

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::id::{ConnectionId, Generation};
 
 /// How long a claim holds.
-pub const LEASE: Duration = Duration::from_secs(60);
+pub const LEASE: Duration = Duration::from_mins(1);
 
 /// How long the call to the provider may take, all in all: well under [`LEASE`], so that an attempt can no longer return
 /// when its lease ends.

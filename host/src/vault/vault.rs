@@ -91,8 +91,9 @@ impl Vault {
             blocking(move || Datastore::recoveries(&path)).await?
         };
         let mut refused = None;
-        for (id, version, check, copy) in copies {
-            let key = match recovery.unwrap(&id, &copy) {
+        for copy in copies {
+            let id = copy.vault;
+            let key = match recovery.unwrap(&id, &copy.wrapped) {
                 Ok(key) => key,
                 Err(error) => {
                     // Another agent's copy in the same file is not an error of this one.
@@ -102,8 +103,8 @@ impl Vault {
                     continue;
                 }
             };
-            Root::new(version, &key)
-                .check(id, &check)
+            Root::new(copy.root_version, &key)
+                .check(id, &copy.check)
                 .map_err(|source| VaultError::WrongRoot { path: path.into(), source })?;
             let agent = seal.id();
             let wrapped = wrap(path, &id, &key, seal, &*clock).await?;

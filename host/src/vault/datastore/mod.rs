@@ -3,6 +3,7 @@
 //! The seam between the vault and its database. Above it nobody knows SQL; below it nobody knows keys: secrets pass it
 //! as sealed records.
 
+mod claims;
 mod row;
 mod schema;
 mod sqlite;
@@ -11,7 +12,8 @@ mod writer;
 
 use std::sync::Arc;
 
-pub(crate) use sqlite::{Lessee, Sqlite as Datastore};
+pub(crate) use claims::Lessee;
+pub(crate) use sqlite::Sqlite as Datastore;
 pub(crate) use stamp::Stamp;
 
 use super::connection::Connection;
@@ -55,6 +57,15 @@ pub(crate) struct VaultRow {
 #[derive(Debug, Clone)]
 pub(crate) struct RecoveryRow {
     pub(crate) recipient: String,
+    pub(crate) wrapped: Vec<u8>,
+}
+
+/// What opens a vault without its agent.
+#[derive(Debug)]
+pub(crate) struct RecoveryCopy {
+    pub(crate) vault: VaultId,
+    pub(crate) root_version: u64,
+    pub(crate) check: Vec<u8>,
     pub(crate) wrapped: Vec<u8>,
 }
 
