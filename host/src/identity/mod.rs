@@ -15,6 +15,8 @@ mod recovery;
 mod seal;
 mod software;
 pub(crate) mod suite;
+#[cfg(test)]
+mod tests;
 
 pub use crate::id::AgentId;
 pub use error::IdentityError;

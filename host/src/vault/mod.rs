@@ -21,6 +21,8 @@ mod keyring;
 mod lease;
 mod pending;
 mod refresh;
+#[cfg(test)]
+mod tests;
 #[expect(clippy::module_inception, reason = "the noun of this file is the vault")]
 mod vault;
 
