@@ -19,3 +19,4 @@ pub mod broker;
 pub mod egress;
 pub mod runtime;
 pub mod registry;
+pub mod host;

@@ -28,6 +28,7 @@ use crate::vault::{Access, Connection, Found, Kind, State, Vault};
 
 pub use error::{BrokerError, NeededAction, Reason};
 pub use gate::InFlight;
+pub use schedule::Schedule;
 
 /// A token that expires sooner than this, or than a twentieth of its life if that is less, is not given out.
 const MARGIN: Duration = Duration::from_secs(30);

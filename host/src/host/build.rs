@@ -1,0 +1,234 @@
+//! Making an agent's home, and opening it.
+
+use std::fs;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+
+use super::{Home, Host};
+use crate::audit::{AuditError, AuditLog, Opening};
+use crate::broker::Broker;
+use crate::clock::{Clock, SystemClock};
+use crate::connect::Connector;
+use crate::diagnostic::Diagnostics;
+use crate::egress::Egress;
+use crate::id::AgentId;
+use crate::identity::{Identity, IdentityError, Recovery};
+use crate::net::{Net, NetSettings};
+use crate::policy::{Permissions, Policy};
+use crate::provider::Catalogue;
+use crate::registry::Registry;
+use crate::runtime::{self, CompileCache, EngineError, Runtime};
+use crate::vault::{Vault, VaultError};
+
+/// What a new home starts with.
+const PERMISSIONS: &str = "\
+# What skills may do. What no [[grant]] here allows is denied; a [[forbid]] beats every grant.
+# `clawcoil grant` writes grants, `clawcoil policy explain` says which line decides.
+";
+
+/// A home that was made.
+#[derive(Debug)]
+pub struct Initialized {
+    /// The agent, by its key.
+    pub agent: AgentId,
+}
+
+/// Why a home could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// A file of an agent is there already.
+    #[error("{0} is there already, and `init` replaces nothing; name another folder with `--home`, or move it away")]
+    Exists(String),
+    /// The file system said no.
+    #[error("cannot make {path}")]
+    Io {
+        /// What was to be made.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The identity could not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The vault could not be made.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// Makes an agent's home: its identity, its vault, and permissions that grant nothing.
+pub async fn init(home: &Home, recovery: &Recovery, clock: Arc<dyn Clock>) -> Result<Initialized, InitError> {
+    for path in [home.certificate(), home.key(), home.database()] {
+        if path.exists() {
+            return Err(InitError::Exists(path.display().to_string()));
+        }
+    }
+    private_folder(home)?;
+    let identity = Identity::generate(&home.certificate(), &home.key(), clock.as_ref())?;
+    let vault = Vault::create(&home.database(), &identity, recovery, clock).await?;
+    if !home.permissions().exists() {
+        fs::write(home.permissions(), PERMISSIONS).map_err(|source| {
+            let path = home.permissions().display().to_string();
+            InitError::Io { path, source }
+        })?;
+    }
+    Ok(Initialized { agent: vault.agent() })
+}
+
+fn private_folder(home: &Home) -> Result<(), InitError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let folder = home.folder();
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|source| InitError::Io { path: folder.display().to_string(), source })
+}
+
+/// Why a home could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is no agent here.
+    #[error("there is no agent in {0}; make one with `clawcoil init`, or name its folder with `--home`")]
+    NoHome(String),
+    /// The permissions or a provider file have errors.
+    #[error(transparent)]
+    File(#[from] Diagnostics),
+    /// The identity can't be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The vault doesn't open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The audit log can't be opened, and without it nothing is released.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The engine could not be made.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// TLS could not be set up.
+    #[error("TLS could not be set up")]
+    Tls(#[from] rustls::Error),
+    /// The cache of compiled components can't be used.
+    #[error("the folder of compiled components {path} can't be used; remove it, or mend who may access it")]
+    Cache {
+        /// The folder.
+        path: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opens a home. What is not said has the default of production.
+pub struct HostBuilder {
+    home: Home,
+    clock: Option<Arc<dyn Clock>>,
+    net: Option<NetSettings>,
+    runtime: runtime::Settings,
+}
+
+impl HostBuilder {
+    pub(super) fn new(home: Home) -> Self {
+        Self { home, clock: None, net: None, runtime: runtime::Settings::default() }
+    }
+
+    /// Another source of time and random bytes. Default: the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// How the network is reached. Default: the system's resolver and the public roots of trust.
+    #[must_use]
+    pub fn net(mut self, net: NetSettings) -> Self {
+        self.net = Some(net);
+        self
+    }
+
+    /// The engine's size, and what calls may cost. The compile cache is set by the host.
+    #[must_use]
+    pub fn runtime(mut self, settings: runtime::Settings) -> Self {
+        self.runtime = settings;
+        self
+    }
+
+    /// Opens the vault, the policy, the catalogue, the audit log and the engine.
+    ///
+    /// Make the process non-dumpable after this, not before: see [`Runtime::new`].
+    pub async fn open(self) -> Result<Host, OpenError> {
+        let home = self.home;
+        if !home.database().exists() && !home.key().exists() {
+            return Err(OpenError::NoHome(home.folder().display().to_string()));
+        }
+        let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
+        // What people wrote is read first: its errors are theirs to mend, and cost nothing yet.
+        let catalogue = Arc::new(Catalogue::with(&home.provider_sources()?)?);
+        let permissions = Permissions::parse(&home.permission_sources()?)?;
+        let policy = Policy::new(permissions, catalogue.facts());
+        let private = policy.network().private.clone();
+
+        let identity = Identity::load(&home.certificate(), &home.key())?;
+        let vault = Arc::new(Vault::open(&home.database(), &identity, Arc::clone(&clock)).await?);
+        let key = vault.audit_key();
+        let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
+        let audit = Arc::new(AuditLog::open(&home.audit(), &opening, Arc::clone(&clock))?);
+
+        let mut settings = self.runtime;
+        let cache = CompileCache::open(&home.cache(), vault.cache_key());
+        settings.cache =
+            Some(cache.map_err(|source| OpenError::Cache { path: home.cache().display().to_string(), source })?);
+        let runtime = Runtime::new(settings)?;
+
+        let net = Arc::new(Net::new(self.net.unwrap_or_else(|| NetSettings::new(Arc::clone(&clock))))?);
+        let policy = Arc::new(ArcSwap::from_pointee(policy));
+        let broker = Broker::new(
+            Arc::clone(&vault),
+            Arc::clone(&net),
+            Arc::clone(&catalogue),
+            private.clone(),
+            Arc::clone(&audit),
+            Arc::clone(&clock),
+        );
+        let connector = Connector::new(
+            Arc::clone(&vault),
+            Arc::clone(&net),
+            Arc::clone(&catalogue),
+            private,
+            Arc::clone(&audit),
+            Arc::clone(&clock),
+        );
+        let egress = Arc::new(Egress::new(
+            broker.clone(),
+            net,
+            Arc::clone(&catalogue),
+            Arc::clone(&policy),
+            Arc::clone(&audit),
+            Arc::clone(&clock),
+        ));
+        let registry = Registry::in_folder(home.skills());
+        Ok(Host {
+            home,
+            runtime,
+            vault,
+            catalogue,
+            policy,
+            broker,
+            connector,
+            egress,
+            audit,
+            registry,
+            clock,
+            ready: Mutex::default(),
+        })
+    }
+}
+
+impl std::fmt::Debug for HostBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostBuilder").field("home", &self.home).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,199 @@
+//! One call of a skill, from the caller's words to the answer.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::authority::CallAuthority;
+use super::{Host, Ready};
+use crate::audit::{AuditError, Decision, Event, EventKind};
+use crate::broker::{BrokerError, NeededAction};
+use crate::clock;
+use crate::egress::{self, Calling, Refusals};
+use crate::id::{Caller, InvocationId, SkillName};
+use crate::policy::{Denial, Effective, EffectiveLimits};
+use crate::registry::RegistryError;
+use crate::runtime::{Call, CallError, CompileError, End, Limits, Linked, Logs};
+
+/// How a call ended. The guest has run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Names the call in the audit log.
+    pub invocation: InvocationId,
+    /// What came of it.
+    pub end: End,
+    /// What the skill printed.
+    pub logs: Logs,
+    /// Everything that policy refused to the skill during the call, whatever it made of it.
+    pub denials: Vec<Denial>,
+    /// Everything that a person has to do before the call could have done all that it tried.
+    pub actions: Vec<NeededAction>,
+    /// The memory that the guest held at the end, in bytes.
+    pub memory: usize,
+}
+
+/// A call that did not start. The guest has not run.
+#[derive(Debug, thiserror::Error)]
+pub enum InvokeError {
+    /// The skill is not installed, or can't be read.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// It can't be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// Several tools, and none was named.
+    #[error("the skill {skill} has several tools; name one: {tools}")]
+    ToolNotNamed {
+        /// The skill.
+        skill: SkillName,
+        /// Its tools.
+        tools: String,
+    },
+    /// Policy refuses services without which the skill does not start.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Denied(Vec<Denial>),
+    /// A person has to act first.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    ActionRequired(Vec<NeededAction>),
+    /// A connection could not be looked up.
+    #[error(transparent)]
+    Broker(BrokerError),
+    /// The call does not fit the skill, or the machine is busy.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// No call runs without its entry in the audit log.
+    #[error("the audit log can't be written, so the skill was not run; see `clawcoil doctor`")]
+    Audit(#[from] AuditError),
+}
+
+impl Host {
+    /// Calls a tool of a skill for a caller and waits for its end. Dropping the future ends the call.
+    ///
+    /// `input` is an object with one member for each parameter. The tool may be left out where the skill has only one. What
+    /// the skill needs and does not have (a grant, a connection) is found before any of its code runs.
+    pub async fn invoke(
+        &self,
+        caller: &Caller,
+        skill: &SkillName,
+        tool: Option<&str>,
+        input: &Value,
+    ) -> Result<Outcome, InvokeError> {
+        let ready = self.ready(skill).await?;
+        let invocation = InvocationId::from_bytes(clock::random(self.clock.as_ref()));
+        let tool = the_tool(&ready, skill, tool)?;
+        let event = |kind, decision| Event {
+            decision,
+            invocation: Some(invocation),
+            client: Some(caller.client.clone()),
+            user: Some(caller.user.clone()),
+            skill: Some(skill.clone()),
+            skill_digest: Some(ready.digest),
+            tool: Some(tool.to_owned()),
+            ..Event::new(kind)
+        };
+        let effective = self.effective(&ready, caller);
+        let denials: Vec<_> = effective.denied_services().collect();
+        if !denials.is_empty() {
+            for denial in &denials {
+                self.audit.append(&Event {
+                    explanation: Some(denial.id),
+                    rule: denial.rule.as_ref().map(ToString::to_string),
+                    policy_hash: Some(self.policy.load().hash()),
+                    detail: Some(denial.message.clone()),
+                    ..event(EventKind::Denied, Decision::Denied)
+                })?;
+            }
+            return Err(InvokeError::Denied(denials));
+        }
+        self.require_connections(&effective)?;
+        let linked = effective.linked();
+        let linked = Linked { tokens: linked.tokens, reveal: linked.reveal, http: linked.http };
+        let limits = limits(effective.limits());
+        let calling = Calling {
+            caller: caller.clone(),
+            invocation,
+            manifest: Arc::clone(&ready.manifest),
+            digest: ready.digest,
+            tool: tool.to_owned(),
+        };
+        let acting = egress::Call::new(Arc::clone(&self.egress), calling);
+        self.audit.append(&event(EventKind::InvocationStarted, Decision::Allowed))?;
+        let call = Call {
+            user: &caller.user,
+            tool,
+            input,
+            linked,
+            authority: Arc::new(CallAuthority(acting.clone())),
+            limits: &limits,
+        };
+        let mut outcome = self.runtime.call(&ready.component, call).await?;
+        blot(&acting, &mut outcome.end);
+        blot_text(&acting, &mut outcome.logs.text);
+        let Refusals { denials, actions } = acting.refusals();
+        let decision = match outcome.end {
+            End::Value(_) => Decision::Allowed,
+            End::ToolError(_) | End::Trapped(_) | End::Limit(_) => Decision::Failed,
+        };
+        self.audit.append(&event(EventKind::InvocationFinished, decision))?;
+        Ok(Outcome { invocation, end: outcome.end, logs: outcome.logs, denials, actions, memory: outcome.memory })
+    }
+
+    /// Says what people have to do first where a connection is missing without which the skill does not start.
+    fn require_connections(&self, effective: &Effective) -> Result<(), InvokeError> {
+        let mut actions = Vec::new();
+        for service in effective.required() {
+            let account = service.accounts.as_ref().and_then(|accounts| accounts.first());
+            match self.broker.connection(&service.name, &service.owner, &service.provider, account, &service.scopes) {
+                Ok(_) => {}
+                Err(BrokerError::ActionRequired(action)) => actions.push(*action),
+                Err(error) => return Err(InvokeError::Broker(error)),
+            }
+        }
+        if actions.is_empty() { Ok(()) } else { Err(InvokeError::ActionRequired(actions)) }
+    }
+}
+
+/// Blots tokens that the call has used out of its result: best effort, for a revealed token and for an answer that was not
+/// recognised.
+fn blot(acting: &egress::Call, end: &mut End) {
+    fn walk(acting: &egress::Call, value: &mut Value) {
+        match value {
+            Value::String(text) => blot_text(acting, text),
+            Value::Array(list) => list.iter_mut().for_each(|value| walk(acting, value)),
+            Value::Object(map) => map.values_mut().for_each(|value| walk(acting, value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    if let End::Value(value) | End::ToolError(value) = end {
+        walk(acting, value);
+    }
+}
+
+fn blot_text(acting: &egress::Call, text: &mut String) {
+    let mut bytes = std::mem::take(text).into_bytes();
+    acting.blot(&mut bytes);
+    // Only ASCII takes the place of ASCII, so this stays text.
+    *text = String::from_utf8_lossy(&bytes).into_owned();
+}
+
+fn the_tool<'a>(ready: &'a Ready, skill: &SkillName, tool: Option<&'a str>) -> Result<&'a str, InvokeError> {
+    match (tool, ready.component.tools()) {
+        (Some(tool), _) => Ok(tool),
+        (None, [only]) => Ok(only.name()),
+        (None, tools) => {
+            let tools: Vec<_> = tools.iter().map(|tool| tool.name()).collect();
+            Err(InvokeError::ToolNotNamed { skill: skill.clone(), tools: tools.join(", ") })
+        }
+    }
+}
+
+fn limits(effective: EffectiveLimits) -> Limits {
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Limits {
+        memory: bytes(effective.memory),
+        time: effective.time,
+        result: bytes(effective.result),
+        log: bytes(effective.log),
+        ..Limits::default()
+    }
+}

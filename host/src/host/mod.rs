@@ -1,0 +1,192 @@
+//! The whole line: a caller, a skill, an answer.
+//!
+//! ```no_run
+//! use clawcoil::host::{Home, Host};
+//! use clawcoil::id::Caller;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = Host::builder(Home::at("/var/lib/clawcoil")).open().await?;
+//! let caller = Caller { client: "mail-agent".parse()?, user: "alice".parse()? };
+//! let input = serde_json::json!({ "message": { "to": ["bob@example.com"], "subject": "Hi", "body": "Hello" } });
+//! let outcome = host.invoke(&caller, &"gmail-send".parse()?, Some("send"), &input).await?;
+//! println!("{:?}", outcome.end);
+//! # Ok(())
+//! # }
+//! ```
+
+mod authority;
+mod build;
+mod home;
+mod invoke;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::audit::{AuditLog, Decision, Event, EventKind};
+use crate::broker::{Broker, Schedule};
+use crate::clock::Clock;
+use crate::connect::Connector;
+use crate::diagnostic::Diagnostics;
+use crate::egress::Egress;
+use crate::id::{Caller, Digest, SkillName};
+use crate::policy::{Effective, Manifest, Permissions, Policy, Skill};
+use crate::provider::Catalogue;
+use crate::registry::{Registry, Stamp};
+use crate::runtime::{self, Component, Runtime};
+use crate::vault::Vault;
+
+pub use build::{HostBuilder, Initialized, InitError, OpenError, init};
+pub use home::Home;
+pub use invoke::{InvokeError, Outcome};
+
+/// An agent's host, open: its vault, its policy, its skills.
+///
+/// It is shared by reference or in an [`Arc`]; calls of many users run at the same time. Nothing refreshes in the background
+/// until [`start_schedule`](Self::start_schedule).
+pub struct Host {
+    home: Home,
+    runtime: Runtime,
+    vault: Arc<Vault>,
+    catalogue: Arc<Catalogue>,
+    policy: Arc<ArcSwap<Policy>>,
+    broker: Broker,
+    connector: Connector,
+    egress: Arc<Egress>,
+    audit: Arc<AuditLog>,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    ready: Mutex<HashMap<SkillName, (Stamp, Arc<Ready>)>>,
+}
+
+/// A skill that can be called: read, checked and compiled.
+#[derive(Debug)]
+pub struct Ready {
+    /// What it declares.
+    pub manifest: Arc<Manifest>,
+    /// What grants pin.
+    pub digest: Digest,
+    /// Its code.
+    pub component: Arc<Component>,
+}
+
+impl Host {
+    /// Says where the agent's files are; nothing is opened yet.
+    pub fn builder(home: Home) -> HostBuilder {
+        HostBuilder::new(home)
+    }
+
+    /// Where the agent's files are.
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The vault.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// The providers.
+    pub fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Makes and removes connections.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Gives out tokens.
+    pub fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The audit log of this process.
+    pub fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// The installed skills.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// What the engine could be made of on this machine.
+    pub fn engine(&self) -> runtime::EngineReport {
+        self.runtime.report()
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.load_full()
+    }
+
+    /// Starts refreshing tokens before they expire, until the value is dropped.
+    pub fn start_schedule(&self) -> Schedule {
+        self.broker.start_schedule()
+    }
+
+    /// Reads the permissions again and puts them in force, all or nothing: with an error the policy before stays.
+    ///
+    /// Calls under way are judged by the new policy from their next request on.
+    pub fn reload_policy(&self) -> Result<Digest, ReloadError> {
+        let permissions = Permissions::parse(&self.home.permission_sources()?)?;
+        let policy = Policy::new(permissions, self.catalogue.facts());
+        let hash = policy.hash();
+        self.audit.append(&Event {
+            decision: Decision::Allowed,
+            policy_hash: Some(hash),
+            ..Event::new(EventKind::PolicyLoaded)
+        })?;
+        self.policy.store(Arc::new(policy));
+        Ok(hash)
+    }
+
+    /// A skill, compiled. It is read and compiled again only when its files have changed.
+    pub async fn ready(&self, name: &SkillName) -> Result<Arc<Ready>, InvokeError> {
+        let stamp = self.registry.stamp(name);
+        if let Some(stamp) = stamp {
+            let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, ready)) = ready.get(name).filter(|(known, _)| *known == stamp) {
+                return Ok(Arc::clone(ready));
+            }
+        }
+        let skill = self.registry.get(name)?;
+        let component = self.runtime.compile(skill.component).await?;
+        let ready = Arc::new(Ready { manifest: Arc::new(skill.manifest), digest: skill.digest, component });
+        if let Some(stamp) = stamp {
+            let entry = (stamp, Arc::clone(&ready));
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), entry);
+        }
+        Ok(ready)
+    }
+
+    /// Compiles a component without installing it, to look at its tools and imports.
+    pub async fn compile(&self, component: impl Into<Arc<[u8]>>) -> Result<Arc<Component>, runtime::CompileError> {
+        self.runtime.compile(component).await
+    }
+
+    /// What a skill may do for a caller at this moment.
+    pub fn effective(&self, ready: &Ready, caller: &Caller) -> Effective {
+        let skill = Skill { manifest: &ready.manifest, digest: ready.digest };
+        self.policy.load().effective(&skill, caller, self.clock.now())
+    }
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// Why a policy did not come into force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The permissions have errors.
+    #[error(transparent)]
+    Permissions(#[from] Diagnostics),
+    /// No policy changes without its entry in the audit log.
+    #[error("the audit log can't be written, so the policy before stays in force")]
+    Audit(#[from] crate::audit::AuditError),
+}
