@@ -98,7 +98,8 @@ fn read_folder(folder: &Path) -> Result<Vec<Source>, Diagnostics> {
         return Ok(Vec::new());
     }
     // A file that is passed over could hold a `forbid`: what can't be listed is an error.
-    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>());
+    let listed =
+        fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>());
     let mut paths: Vec<PathBuf> = match listed {
         Ok(paths) => paths,
         Err(_) => vec![Source::open(folder).map(|_| folder.to_owned())?],

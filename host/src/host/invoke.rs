@@ -13,7 +13,7 @@ use crate::egress::{self, Calling, Refusals};
 use crate::id::{Caller, InvocationId, SkillName};
 use crate::policy::{Denial, Effective, EffectiveLimits};
 use crate::registry::RegistryError;
-use crate::runtime::{Call, CallError, CompileError, End, Limits, Linked, Logs};
+use crate::runtime::{Call, CallError, CompileError, End, Limits, Logs};
 
 /// How a call ended. The guest has run.
 #[derive(Debug)]
@@ -106,8 +106,6 @@ impl Host {
             return Err(InvokeError::Denied(denials));
         }
         self.require_connections(&effective)?;
-        let linked = effective.linked();
-        let linked = Linked { tokens: linked.tokens, reveal: linked.reveal, http: linked.http };
         let limits = limits(effective.limits());
         let calling = Calling {
             caller: caller.clone(),
@@ -122,7 +120,7 @@ impl Host {
             user: &caller.user,
             tool,
             input,
-            linked,
+            linked: effective.linked(),
             authority: Arc::new(CallAuthority(acting.clone())),
             limits: &limits,
         };

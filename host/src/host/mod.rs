@@ -37,7 +37,7 @@ use crate::registry::{Registry, Stamp};
 use crate::runtime::{self, Component, Runtime};
 use crate::vault::Vault;
 
-pub use build::{HostBuilder, Initialized, InitError, OpenError, init};
+pub use build::{HostBuilder, InitError, Initialized, OpenError, init};
 pub use home::Home;
 pub use invoke::{InvokeError, Outcome};
 
