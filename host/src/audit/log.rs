@@ -209,8 +209,8 @@ impl AuditLog {
         self.last_epoch
     }
 
-    /// Whether no line is being written just now.
-    pub fn is_idle(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
         self.shared.state().writer.is_some()
     }
 }

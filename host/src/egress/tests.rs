@@ -218,18 +218,29 @@ fn key() -> Key {
 
 /// What a test runs in: one provider `acme`, whose API is the first server.
 fn world(api: &Server, plain: &Server, foreign: &Server, placement: &str, grants: &str) -> World {
+    world_of(MANIFEST, None, api, plain, foreign, placement, grants)
+}
+
+fn world_of(
+    manifest: &str,
+    api_origin: Option<String>,
+    api: &Server,
+    plain: &Server,
+    foreign: &Server,
+    placement: &str,
+    grants: &str,
+) -> World {
     let filled = |text: &str| {
         text.replace("API", &api.origin()).replace("PLAIN", &plain.origin()).replace("FOREIGN", &foreign.origin())
     };
-    let provider = format!(
-        "[provider.acme]\nname = \"Acme\"\nkind = \"api-key\"\napi-origins = [\"{}\"]\n{placement}\n",
-        api.origin()
-    );
+    let origins =
+        if placement.contains("api-origins") { String::new() } else { format!("api-origins = [\"{}\"]", api.origin()) };
+    let provider = filled(&format!("[provider.acme]\nname = \"Acme\"\nkind = \"api-key\"\n{origins}\n{placement}\n"));
     let catalogue =
         Catalogue::with(&[Source::new("providers.toml", provider)]).unwrap_or_else(|error| panic!("{error}"));
     let permissions = permissions(&filled(grants));
     let manifest =
-        Manifest::parse(&Source::new("skill.toml", filled(MANIFEST))).unwrap_or_else(|error| panic!("{error}"));
+        Manifest::parse(&Source::new("skill.toml", filled(manifest))).unwrap_or_else(|error| panic!("{error}"));
     let policy = Arc::new(ArcSwap::from_pointee(Policy::new(permissions, catalogue.facts())));
     let folder = tempfile::tempdir().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -239,7 +250,7 @@ fn world(api: &Server, plain: &Server, foreign: &Server, placement: &str, grants
     let fake = Arc::new(Fake {
         audit: Arc::clone(&audit),
         generation: Mutex::new(1),
-        api_origin: None,
+        api_origin,
         rejected: AtomicUsize::new(0),
         released: AtomicUsize::new(0),
     });
@@ -698,6 +709,32 @@ async fn without_an_audit_entry_nothing_goes_out() {
         assert!(matches!(result, Err(EgressError::Audit(_) | EgressError::Broker(BrokerError::Audit(_)))));
     }
     assert_eq!(quiet.dialled(), 0);
+}
+
+#[tokio::test]
+async fn where_the_operator_says_so_another_server_stands_in_for_the_real_one() {
+    let (stand_in, quiet) = (Server::quiet().await, Server::quiet().await);
+    let manifest = MANIFEST.replace("origin = \"API\"", "origin = \"https://api.acme.example\"");
+    let placement = "api-origins = [\"https://api.acme.example\"]\n[provider.acme.override]\n\"https://api.acme.example\" = \"API\"";
+    let world = world_of(&manifest, None, &stand_in, &quiet, &quiet, placement, GRANTS);
+    send(&world.call("alice"), get("https://api.acme.example/v1/x")).await.unwrap();
+    let seen = &stand_in.seen()[0];
+    assert_eq!(seen.headers["host"], "api.acme.example");
+    assert_eq!(seen.authorization(), Some(format!("Bearer {}", alice(1)).as_str()));
+}
+
+#[tokio::test]
+async fn a_connections_own_api_origin_gets_the_token_only_where_the_catalogue_admits_it() {
+    let (own, quiet) = (Server::quiet().await, Server::quiet().await);
+    let manifest = MANIFEST.replace("origin = \"API\"", "origin = \"{api_origin}\"");
+    let (plain, foreign) = (Server::quiet().await, Server::quiet().await);
+    let admitting = format!("api-origins = [\"{{api_origin}}\"]\napi-origin-pattern = \"{}\"", own.origin());
+    for (said, arrives) in [(&own, true), (&quiet, false)] {
+        let world = world_of(&manifest, Some(said.origin()), &own, &plain, &foreign, &admitting, GRANTS);
+        let result = send(&world.call("alice"), get(&format!("{}/v1/x", said.origin()))).await;
+        assert_eq!(result.is_ok(), arrives, "{result:?}");
+    }
+    assert_eq!((own.seen().len(), quiet.dialled()), (1, 0));
 }
 
 #[tokio::test]
