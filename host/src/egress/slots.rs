@@ -372,7 +372,7 @@ mod tests {
                 0 => uri = format!("https://a.example/?q={query}"),
                 1 => headers.push(("x-other", text)),
                 2 => body = Some(text),
-                _ => uri = format!("https://a.example/{}", query),
+                _ => uri = format!("https://a.example/{query}"),
             }
             // What is encoded twice is out of reach, and needs no care: nothing decodes it back on the way.
             prop_assume!(encoding != 3 || place == 1 || place == 2);
