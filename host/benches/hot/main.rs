@@ -47,14 +47,24 @@ impl Summary {
             Reach::AtMost(most) => (value <= most, format!("<= {most}")),
             Reach::AtLeast(least) => (value >= least, format!(">= {least}")),
         };
-        println!("{name:<28} {value:>9.3}   {reach:<8} {}", if holds { "holds" } else { "DOES NOT HOLD" });
         self.0.insert(name.to_owned(), json!({ "value": value, "reach": reach, "holds": holds }));
     }
 
     /// A figure that is only told.
     fn tell(&mut self, name: &str, value: f64) {
-        println!("{name:<28} {value:>9.3}");
         self.0.insert(name.to_owned(), json!({ "value": value, "reach": null, "holds": true }));
+    }
+
+    fn print(&self) {
+        for (name, figure) in &self.0 {
+            let value = figure["value"].as_f64().unwrap_or(f64::NAN);
+            let verdict = match (figure["reach"].as_str(), figure["holds"] == true) {
+                (None, _) => String::new(),
+                (Some(reach), true) => format!("{reach:<8} holds"),
+                (Some(reach), false) => format!("{reach:<8} DOES NOT HOLD"),
+            };
+            println!("{name:<28} {value:>9.3}   {verdict}");
+        }
     }
 
     /// Adds the figures to those of other benches.
@@ -243,6 +253,7 @@ fn main() {
     summary.add("threads2_vs_floor", bench.second_thread(rounds, time), Reach::AtLeast(0.95));
 
     if measures {
+        summary.print();
         summary.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bench/summary.json"));
     }
 }
