@@ -3,9 +3,19 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use clawcoil::audit::{AuditError, VerifyError};
+use clawcoil::broker::{BrokerError, NeededAction};
+use clawcoil::connect::ConnectError;
+use clawcoil::diagnostic::Diagnostics;
+use clawcoil::host::{InitError, InvokeError, OpenError, ReloadError};
+use clawcoil::identity::{IdentityError, RecoveryError};
+use clawcoil::registry::RegistryError;
+use clawcoil::runtime::{CallError, CompileError, EngineError, LinkError};
+use clawcoil::vault::VaultError;
 use serde_json::{Value, json};
 
-use crate::output::printable;
+use crate::commands::denial_json;
+use crate::output::{printable, texts};
 
 /// The exit codes. Scripts rely on them; they don't change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +85,11 @@ impl Failure {
         Self { quiet: true, ..Self::new(Code::Error, "the reader of stdout has gone") }
     }
 
+    /// What is wrong stands in the answer already.
+    pub(crate) fn already_told() -> Self {
+        Self { quiet: true, ..Self::new(Code::Error, "something must be mended") }
+    }
+
     /// More for programs: the keys of an object.
     #[must_use]
     pub(crate) fn with_details(self, details: Value) -> Self {
@@ -108,6 +123,82 @@ impl fmt::Display for Failure {
         }
         Ok(())
     }
+}
+
+/// Errors of the library that somebody has to mend before anything goes on.
+macro_rules! plain_errors {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::error(chain(&error))
+            }
+        }
+    )*};
+}
+
+plain_errors!(
+    AuditError,
+    CompileError,
+    ConnectError,
+    Diagnostics,
+    EngineError,
+    IdentityError,
+    InitError,
+    OpenError,
+    RecoveryError,
+    RegistryError,
+    ReloadError,
+    VaultError,
+    VerifyError,
+);
+
+impl From<InvokeError> for Failure {
+    fn from(error: InvokeError) -> Self {
+        match error {
+            InvokeError::Denied(denials) => {
+                let message =
+                    denials.iter().map(|denial| denial.explain().to_string()).collect::<Vec<_>>().join("\n\n");
+                let details = json!({ "denials": denials.iter().map(denial_json).collect::<Vec<_>>() });
+                Self::new(Code::Denied, message).with_details(details)
+            }
+            InvokeError::ActionRequired(actions) => {
+                let message =
+                    actions.iter().map(|action| format!("{action}; {}", action.command)).collect::<Vec<_>>().join("\n");
+                let details = json!({ "actions": actions.iter().map(action_json).collect::<Vec<_>>() });
+                Self::new(Code::ConnectionNeeded, message).with_details(details)
+            }
+            InvokeError::Broker(BrokerError::ActionRequired(action)) => {
+                InvokeError::ActionRequired(vec![*action]).into()
+            }
+            InvokeError::Call(CallError::Arguments { .. } | CallError::NoSuchTool { .. })
+            | InvokeError::ToolNotNamed { .. } => Self::new(Code::Usage, chain(&error)),
+            // What is not linked is what policy did not grant.
+            InvokeError::Call(CallError::Link(LinkError::NotLinked { .. })) => Self::new(Code::Denied, chain(&error)),
+            InvokeError::Call(CallError::Link(LinkError::Mismatch(_)) | CallError::Busy(_))
+            | InvokeError::Registry(_)
+            | InvokeError::Compile(_)
+            | InvokeError::Audit(_)
+            | InvokeError::Broker(
+                BrokerError::Unavailable { .. }
+                | BrokerError::Configuration { .. }
+                | BrokerError::Gone
+                | BrokerError::Audit(_)
+                | BrokerError::Vault(_),
+            ) => Self::error(chain(&error)),
+        }
+    }
+}
+
+/// What a person has to do, for programs.
+pub(crate) fn action_json(action: &NeededAction) -> Value {
+    json!({
+        "service": action.service.as_str(),
+        "provider": action.provider.as_str(),
+        "account": action.account.as_ref().map(clawcoil::id::AccountAlias::as_str),
+        "missing_scopes": texts(&action.missing_scopes),
+        "message": action.message,
+        "command": action.command,
+    })
 }
 
 /// An error and what caused it, in one line.

@@ -35,9 +35,14 @@ impl Output {
         self.interactive && !self.json
     }
 
+    /// Whether one JSON document is wanted.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// The command's answer: for programs the object, with the version first; for people the text.
     pub(crate) fn answer(&self, object: Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
-        if self.json { self.document(object) } else { self.text(text()) }
+        if self.json { document(object) } else { self.text(text()) }
     }
 
     /// For people only: a line or more on stdout.
@@ -48,20 +53,12 @@ impl Output {
         write(text.to_string().trim_end())
     }
 
-    fn document(&self, object: Value) -> Result<(), Failure> {
-        let mut document = Map::from_iter([("version".to_owned(), json!(VERSION))]);
-        if let Value::Object(object) = object {
-            document.extend(object);
-        }
-        write(&format!("{:#}", Value::Object(document)))
-    }
-
     /// How the command failed: always in words on stderr, and for programs as an object.
     pub(crate) fn failure(&self, failure: &Failure) {
         eprintln!("{} {failure}", self.styled("31;1", "error:"));
         if self.json {
             // stdout may be what failed; there is nobody left to tell.
-            let _ = self.document(json!({ "error": failure.to_json() }));
+            let _ = document(json!({ "error": failure.to_json() }));
         }
     }
 
@@ -77,6 +74,7 @@ impl Output {
     }
 
     /// Shows on stderr that something takes long; the bar goes when it is dropped.
+    #[expect(clippy::unused_self, reason = "everything that is said goes through this type")]
     pub(crate) fn progress(&self, what: &str) -> Progress {
         if !io::stderr().is_terminal() {
             eprintln!("{what} …");
@@ -143,6 +141,15 @@ async fn blocking<T: Send + 'static>(ask: impl FnOnce() -> io::Result<T> + Send 
     })
 }
 
+/// One JSON document, with the version first.
+fn document(object: Value) -> Result<(), Failure> {
+    let mut document = Map::from_iter([("version".to_owned(), json!(VERSION))]);
+    if let Value::Object(object) = object {
+        document.extend(object);
+    }
+    write(&format!("{:#}", Value::Object(document)))
+}
+
 /// Writes to stdout; that the reader has gone (`clawcoil … | head`) ends the command quietly.
 fn write(text: &str) -> Result<(), Failure> {
     match writeln!(io::stdout().lock(), "{text}") {
@@ -192,6 +199,11 @@ impl Table {
         }
         text
     }
+}
+
+/// Each item as text.
+pub(crate) fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
+    items.into_iter().map(|item| item.to_string()).collect()
 }
 
 /// Text of others (skills, providers, files) without what a terminal would obey.

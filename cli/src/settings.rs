@@ -18,13 +18,14 @@ pub(crate) struct SettingsArgs {
     #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
 
-    /// Show what happens inside, on stderr; RUST_LOG chooses more finely
+    /// Show what happens inside, on stderr; `RUST_LOG` chooses more finely
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Everywhere")]
     verbose: u8,
 }
 
 /// What holds for one run of the command.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something else, and any of them can be with any other")]
 pub(crate) struct Settings {
     /// The folder of the agent; `None`: neither said nor to be found out.
     pub(crate) home: Option<PathBuf>,

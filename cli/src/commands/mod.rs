@@ -1,13 +1,28 @@
 //! The commands, one a file.
 
+mod agent;
+mod audit;
+mod callback;
 mod completions;
+mod connect;
+mod connections;
+mod demo;
+mod doctor;
+mod grant;
+mod init;
+mod policy;
+mod provider;
+mod run;
 mod sandbox;
+mod skill;
 
 use clap::{Parser, Subcommand};
 
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::settings::{Settings, SettingsArgs};
+
+pub(crate) use policy::denial_json;
 
 /// Runs untrusted agent skills with your accounts, without handing them your tokens
 #[derive(Debug, Parser)]
@@ -33,6 +48,18 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::Demo),
+    Init(init::Init),
+    Provider(provider::ProviderCommand),
+    Connect(connect::Connect),
+    Connections(connections::Connections),
+    Skill(skill::Skill),
+    Grant(grant::Grant),
+    Revoke(grant::Revoke),
+    Policy(policy::PolicyCommand),
+    Run(run::Run),
+    Audit(audit::AuditCommand),
+    Doctor(doctor::Doctor),
     Sandbox(sandbox::Sandbox),
     Completions(completions::Completions),
 }
@@ -46,6 +73,18 @@ impl Command {
     /// Does what was asked for.
     pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
         match self {
+            Self::Demo(command) => command.run(settings, output).await,
+            Self::Init(command) => command.run(settings, output).await,
+            Self::Provider(command) => command.run(settings, output).await,
+            Self::Connect(command) => command.run(settings, output).await,
+            Self::Connections(command) => command.run(settings, output).await,
+            Self::Skill(command) => command.run(settings, output).await,
+            Self::Grant(command) => command.run(settings, output),
+            Self::Revoke(command) => command.run(settings, output),
+            Self::Policy(command) => command.run(settings, output),
+            Self::Run(command) => command.run(settings, output).await,
+            Self::Audit(command) => command.run(settings, output).await,
+            Self::Doctor(command) => command.run(settings, output).await,
             Self::Sandbox(command) => command.run(output).await,
             Self::Completions(command) => command.run(),
         }

@@ -1,6 +1,6 @@
 //! The authorization endpoint and the consent page (RFC 6749 section 4.1, RFC 7636, RFC 9207).
 
-use axum::extract::{Form, Query, State};
+use axum::extract::{Form, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -24,7 +24,7 @@ pub(super) struct Parameters {
 
 /// Shows the consent page, or says what is wrong with the request: to the person where the client isn't known (never a
 /// redirect to a place nobody registered), to the client otherwise.
-pub(super) fn show(vendor: Vendor, State(shared): State<Shared>, Query(asked): Query<Parameters>) -> Response {
+pub(super) fn show(vendor: Vendor, shared: &Shared, asked: &Parameters) -> Response {
     if asked.client_id.as_deref() != Some(&*shared.settings.client_id) {
         return Page::error("This client is not registered here", "The request's client_id is not the sandbox's.");
     }
@@ -48,14 +48,14 @@ pub(super) fn show(vendor: Vendor, State(shared): State<Shared>, Query(asked): Q
     };
     let scopes: std::collections::BTreeSet<String> =
         vendor.scopes(asked.scope.as_deref().unwrap_or_default()).collect();
-    let listed: String = scopes.iter().map(|scope| format!("<li><code>{}</code></li>", escaped(scope))).collect();
+    let listed: Vec<String> = scopes.iter().map(|scope| format!("<li><code>{}</code></li>", escaped(scope))).collect();
     let name = shared.ledger().ask(Request {
         redirect_uri: redirect.to_string(),
         state: asked.state.clone(),
         challenge,
         scopes,
     });
-    Page::consent(&shared.settings.client_id, &listed, &name)
+    Page::consent(&shared.settings.client_id, &listed.concat(), &name)
 }
 
 /// What the consent form sends.

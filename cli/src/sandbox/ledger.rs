@@ -128,7 +128,7 @@ impl Ledger {
     /// Keeps a request until somebody consents; gives the name under which the consent form sends it back.
     pub(super) fn ask(&mut self, request: Request) -> String {
         let name = self.random_text();
-        self.waiting.insert(Digest::of(name.as_bytes()), (request, self.from_now(SHORT_LIVED)));
+        self.waiting.insert(Digest::of(name.as_bytes()), (request, self.later(SHORT_LIVED)));
         name
     }
 
@@ -140,7 +140,7 @@ impl Ledger {
         }
         let Some(person) = person else { return Some((request, None)) };
         let code = self.random_text();
-        let expires_at = self.from_now(SHORT_LIVED);
+        let expires_at = self.later(SHORT_LIVED);
         let kept = Code { request: request.clone(), person, expires_at, exchanged: None };
         self.codes.insert(Digest::of(code.as_bytes()), kept);
         Some((request, Some(code)))
@@ -223,7 +223,7 @@ impl Ledger {
     fn issue(&mut self, grant: usize, scopes: BTreeSet<String>, with_refresh: bool) -> Issued {
         let access = self.random_text();
         let expires_in = self.settings.access_lifetime;
-        let kept = Access { grant, scopes: scopes.clone(), expires_at: self.from_now(expires_in) };
+        let kept = Access { grant, scopes: scopes.clone(), expires_at: self.later(expires_in) };
         self.access.insert(Digest::of(access.as_bytes()), kept);
         let refresh = with_refresh.then(|| {
             let token = self.random_text();
@@ -240,7 +240,7 @@ impl Ledger {
         }
     }
 
-    fn from_now(&self, after: Duration) -> Timestamp {
+    fn later(&self, after: Duration) -> Timestamp {
         self.clock.now().saturating_add(after).unwrap_or(Timestamp::MAX)
     }
 

@@ -6,6 +6,7 @@
 
 mod apis;
 mod authorize;
+mod entries;
 mod journal;
 mod ledger;
 mod page;
@@ -13,13 +14,14 @@ mod token;
 mod vendor;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::routing::{get, patch, post};
+use axum::extract::{Form, Query, State};
+use axum::http::HeaderMap;
+use axum::routing::{delete, get, patch, post};
 use axum::{Json, Router};
 use clawcoil::clock::Clock;
 use serde_json::{Value, json};
@@ -27,10 +29,12 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub(crate) use journal::Entry;
-use journal::Journal;
+pub(crate) use entries::{ENTRIES, entry};
+use journal::{Entry, Journal};
 use ledger::Ledger;
-pub(crate) use ledger::Person;
+use ledger::Person;
+pub(crate) use page::escaped;
+use vendor::Vendor;
 
 /// What can be chosen about a sandbox.
 #[derive(Debug, Clone)]
@@ -59,7 +63,6 @@ impl Default for Settings {
 
 /// A sandbox that is being served. It stops when this is dropped.
 pub(crate) struct Sandbox {
-    address: SocketAddr,
     inner: Shared,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<io::Result<()>>,
@@ -103,12 +106,12 @@ impl Sandbox {
     /// Starts serving on 127.0.0.1.
     pub(crate) async fn start(settings: Settings, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).await?;
-        let address = listener.local_addr()?;
+        let origin = format!("http://{}", listener.local_addr()?);
         let inner = Arc::new(Inner {
             ledger: Mutex::new(Ledger::new(settings.clone(), clock.clone())),
             settings,
             clock,
-            origin: format!("http://{address}"),
+            origin,
             journal: Mutex::default(),
             numbers: AtomicU64::new(1),
         });
@@ -121,17 +124,12 @@ impl Sandbox {
             };
             axum::serve(listener, app).with_graceful_shutdown(end).await
         });
-        Ok(Self { address, inner, stop: Some(stop), server })
+        Ok(Self { inner, stop: Some(stop), server })
     }
 
     /// Scheme, host and port, no path.
     pub(crate) fn origin(&self) -> &str {
         &self.inner.origin
-    }
-
-    /// Where it listens.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Stops it and waits until it has stopped.
@@ -156,20 +154,32 @@ fn router(shared: Shared) -> Router {
         .route("/user", get(apis::github_user))
         .route("/api/chat.postMessage", post(apis::post_message))
         .route("/api/auth.test", get(apis::chat_identity).post(apis::chat_identity))
-        .route("/api/auth.revoke", get(apis::chat_revoke).post(apis::chat_revoke))
         .route("/services/data/{version}/sobjects/{object}/{id}", patch(apis::update_record));
     for paths in vendor::PATHS {
         let vendor = paths.vendor;
         router = router
             .route(
                 paths.authorize,
-                get(async move |shared, query| authorize::show(vendor, shared, query)).post(authorize::decide),
+                get(async move |State(shared), Query(asked)| authorize::show(vendor, &shared, &asked))
+                    .post(authorize::decide),
             )
-            .route(paths.token, post(async move |shared, headers, form| token::token(vendor, shared, headers, form)));
-        if let Some(path) = paths.revoke {
-            router = router
-                .route(path, post(async move |shared, headers, form| token::revoke(vendor, shared, headers, form)));
-        }
+            .route(
+                paths.token,
+                post(async move |State(shared), headers: HeaderMap, Form(asked)| {
+                    token::token(vendor, &shared, &headers, &asked)
+                }),
+            );
+        router = match (vendor, paths.revoke) {
+            (_, None) => router,
+            (Vendor::GitHub, Some(path)) => router.route(path, delete(token::delete)),
+            (Vendor::Slack, Some(path)) => router.route(path, get(apis::chat_revoke).post(apis::chat_revoke)),
+            (_, Some(path)) => router.route(
+                path,
+                post(async move |State(shared), headers: HeaderMap, Form(asked)| {
+                    token::revoke(vendor, &shared, &headers, &asked)
+                }),
+            ),
+        };
         if let Some(path) = paths.introspect {
             router = router.route(path, post(token::introspect));
         }

@@ -14,7 +14,7 @@ pub(super) struct Page;
 impl Page {
     /// Asks a person for consent. `scopes` are list items, `name` is the waiting request's.
     pub(super) fn consent(client: &str, scopes: &str, name: &str) -> Response {
-        let accounts: String = PEOPLE
+        let accounts: Vec<String> = PEOPLE
             .iter()
             .enumerate()
             .map(|(index, person)| {
@@ -28,11 +28,12 @@ impl Page {
         let body = format!(
             "<p><strong>{}</strong> asks for access to an account:</p><ul>{scopes}</ul>\
              <form method=\"post\"><input type=\"hidden\" name=\"request\" value=\"{}\">\
-             <fieldset><legend>As</legend>{accounts}</fieldset>\
+             <fieldset><legend>As</legend>{}</fieldset>\
              <button name=\"decision\" value=\"allow\">Allow</button>\
              <button name=\"decision\" value=\"deny\">Decline</button></form>",
             escaped(client),
-            escaped(name)
+            escaped(name),
+            accounts.concat()
         );
         respond(StatusCode::OK, "Allow access?", &body)
     }
@@ -71,7 +72,7 @@ pub(super) async fn style() -> Response {
 }
 
 /// Text that can stand in HTML, between tags or in a quoted attribute.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
         match c {
             '&' => escaped.push_str("&amp;"),

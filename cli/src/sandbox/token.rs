@@ -26,17 +26,12 @@ pub(super) struct Parameters {
 }
 
 /// Gives tokens for a code, for a refresh token, or to the client itself.
-pub(super) fn token(
-    vendor: Vendor,
-    State(shared): State<Shared>,
-    headers: HeaderMap,
-    Form(asked): Form<Parameters>,
-) -> Response {
+pub(super) fn token(vendor: Vendor, shared: &Shared, headers: &HeaderMap, asked: &Parameters) -> Response {
     // GitHub and Slack leave grant_type out of the exchange of a code.
     let assumed = if matches!(vendor, Vendor::GitHub | Vendor::Slack) { "authorization_code" } else { "" };
     let grant_type = asked.grant_type.as_deref().unwrap_or(assumed);
-    let issued = authenticate(&shared, &headers, asked.client_id.as_deref(), asked.client_secret.as_deref())
-        .and_then(|()| issue(vendor, &shared, grant_type, &asked));
+    let issued = authenticate(shared, headers, asked.client_id.as_deref(), asked.client_secret.as_deref())
+        .and_then(|()| issue(vendor, shared, grant_type, asked));
     let (status, body) = match &issued {
         Ok(issued) => {
             let what = format!("gave tokens ({grant_type}, good for {} s)", issued.expires_in.as_secs());
@@ -100,37 +95,49 @@ fn form_decoded(text: &str) -> String {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Token {
+pub(super) struct Presented {
     token: Option<String>,
     client_id: Option<String>,
     client_secret: Option<String>,
 }
 
 /// Ends a grant. Google and Salesforce ask for no client here: who has the token may end it.
-pub(super) fn revoke(
-    vendor: Vendor,
-    State(shared): State<Shared>,
-    headers: HeaderMap,
-    Form(asked): Form<Token>,
-) -> Response {
+pub(super) fn revoke(vendor: Vendor, shared: &Shared, headers: &HeaderMap, asked: &Presented) -> Response {
     if vendor == Vendor::Plain
-        && let Err(refusal) =
-            authenticate(&shared, &headers, asked.client_id.as_deref(), asked.client_secret.as_deref())
+        && let Err(refusal) = authenticate(shared, headers, asked.client_id.as_deref(), asked.client_secret.as_deref())
     {
         let (status, body) = vendor.refusal(refusal, false);
         return answer(status, body);
     }
-    let Some(token) = asked.token else {
+    let Some(token) = &asked.token else {
         let (status, body) = vendor.refusal(Refusal::InvalidRequest("token is missing"), false);
         return answer(status, body);
     };
-    let person = shared.ledger().revoke(&token);
+    let person = shared.ledger().revoke(token);
     shared.record("authorization", "ended a grant", person, None, Value::Null);
     answer(200, json!({}))
 }
 
+/// GitHub's way: `DELETE /applications/{client_id}/token` with the client's Basic credentials and the token as JSON.
+pub(super) async fn delete(State(shared): State<Shared>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    if let Err(refusal) = authenticate(&shared, &headers, None, None) {
+        let (_, body) = Vendor::Plain.refusal(refusal, false);
+        return answer(401, body);
+    }
+    let Some(token) = body.get("access_token").and_then(Value::as_str) else {
+        return answer(422, json!({ "message": "Validation Failed" }));
+    };
+    let person = shared.ledger().revoke(token);
+    shared.record("authorization", "ended a grant", person, None, Value::Null);
+    StatusCode::NO_CONTENT.into_response()
+}
+
 /// Says whether an access token is good, and until when.
-pub(super) async fn introspect(State(shared): State<Shared>, headers: HeaderMap, Form(asked): Form<Token>) -> Response {
+pub(super) async fn introspect(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    Form(asked): Form<Presented>,
+) -> Response {
     if let Err(refusal) = authenticate(&shared, &headers, asked.client_id.as_deref(), asked.client_secret.as_deref()) {
         let (status, body) = Vendor::Plain.refusal(refusal, false);
         return answer(status, body);

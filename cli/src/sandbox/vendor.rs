@@ -46,7 +46,7 @@ pub(super) const PATHS: [Paths; 5] = [
         vendor: Vendor::GitHub,
         authorize: "/login/oauth/authorize",
         token: "/login/oauth/access_token",
-        revoke: None,
+        revoke: Some("/applications/{client_id}/token"),
         introspect: None,
     },
     // https://docs.slack.dev/authentication/installing-with-oauth
@@ -54,7 +54,7 @@ pub(super) const PATHS: [Paths; 5] = [
         vendor: Vendor::Slack,
         authorize: "/oauth/v2/authorize",
         token: "/api/oauth.v2.access",
-        revoke: None,
+        revoke: Some("/api/auth.revoke"),
         introspect: None,
     },
     // https://help.salesforce.com/s/articleView?id=sf.remoteaccess_oauth_endpoints.htm
@@ -68,6 +68,17 @@ pub(super) const PATHS: [Paths; 5] = [
 ];
 
 impl Vendor {
+    /// Its name for people.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "Sandbox",
+            Self::Google => "Google",
+            Self::GitHub => "GitHub",
+            Self::Slack => "Slack",
+            Self::Salesforce => "Salesforce",
+        }
+    }
+
     /// The scopes in a request. Slack and GitHub put commas between them.
     pub(super) fn scopes(self, text: &str) -> impl Iterator<Item = String> {
         let comma = matches!(self, Self::Slack | Self::GitHub);
@@ -96,6 +107,8 @@ impl Vendor {
             }),
         };
         merge(&mut answer, more);
+        // Ours: the real ones name the account elsewhere, each in its own place.
+        merge(&mut answer, json!({ "sandbox_account": issued.person.map(|person| person.email) }));
         if let Some(refresh) = &issued.refresh {
             merge(&mut answer, json!({ "refresh_token": refresh }));
         }

@@ -1,0 +1,179 @@
+//! `clawcoil connections`
+
+use clap::{Args, Subcommand};
+use clawcoil::id::{ConnectionId, Owner, UserId};
+use clawcoil::vault::{Connection, State};
+use serde_json::{Value, json};
+
+use super::agent;
+use crate::exit::{Failure, chain};
+use crate::output::{Output, Table, texts};
+use crate::settings::Settings;
+
+/// The accounts that are connected
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil connections list --user alice
+  clawcoil connections show con_0123456789abcdef0123456789abcdef
+  clawcoil connections disconnect con_0123456789abcdef0123456789abcdef")]
+pub(crate) struct Connections {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List them
+    List {
+        /// Only this user's
+        #[arg(long, conflicts_with = "agent")]
+        user: Option<UserId>,
+        /// Only the agent's own
+        #[arg(long)]
+        agent: bool,
+    },
+    /// Show all that is known of one
+    Show {
+        /// Which
+        connection: ConnectionId,
+    },
+    /// Remove one: its tokens here, then at the provider
+    Disconnect {
+        /// Which
+        connection: ConnectionId,
+    },
+}
+
+impl Connections {
+    pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        match self.action {
+            Action::List { user, agent } => {
+                let owner = user.map(Owner::User).or(agent.then_some(Owner::Agent));
+                list(owner.as_ref(), settings, output).await
+            }
+            Action::Show { connection } => show(connection, settings, output).await,
+            Action::Disconnect { connection } => disconnect(connection, settings, output).await,
+        }
+    }
+}
+
+async fn list(owner: Option<&Owner>, settings: &Settings, output: &Output) -> Result<(), Failure> {
+    let vault = agent::open_vault(&agent::existing_home(settings)?).await?;
+    let connections = vault.connections(owner)?;
+    let objects: Vec<Value> = connections.iter().map(|connection| to_json(connection)).collect();
+    output.answer(json!({ "connections": objects }), || {
+        if connections.is_empty() {
+            return "No account is connected. Next: clawcoil connect PROVIDER --user …".to_owned();
+        }
+        let mut table = Table::new(&["connection", "user", "provider", "account", "who", "state"]);
+        for connection in &connections {
+            table.row([
+                connection.id.to_string(),
+                connection.owner.to_string(),
+                connection.provider.to_string(),
+                connection.account.to_string(),
+                connection.account_label.clone().unwrap_or_default(),
+                state(connection),
+            ]);
+        }
+        table.render()
+    })
+}
+
+async fn show(id: ConnectionId, settings: &Settings, output: &Output) -> Result<(), Failure> {
+    let vault = agent::open_vault(&agent::existing_home(settings)?).await?;
+    let connection = vault
+        .connection(id)?
+        .ok_or_else(|| Failure::error(format!("there is no connection {id}; see `clawcoil connections list`")))?;
+    output.answer(json!({ "connection": to_json(&connection) }), || describe(&connection))
+}
+
+async fn disconnect(id: ConnectionId, settings: &Settings, output: &Output) -> Result<(), Failure> {
+    let host = agent::open(settings).await?;
+    let progress = output.progress("ending the tokens at the provider");
+    let gone = host.connector().disconnect(id).await?;
+    drop(progress);
+    let connection = &gone.connection;
+    let revoked = match &gone.revoked {
+        Some(Ok(())) => json!("ended"),
+        Some(Err(_)) => json!("failed"),
+        None => json!("not offered"),
+    };
+    output.answer(json!({ "connection": to_json(connection), "at_provider": revoked }), || {
+        let at_provider = match &gone.revoked {
+            Some(Ok(())) => format!("{} has ended its tokens.", connection.provider),
+            Some(Err(error)) => format!(
+                "{} did not end its tokens ({}): end them in the account's own settings there.",
+                connection.provider,
+                chain(error)
+            ),
+            None => format!(
+                "{} offers no way to end its tokens: end them in the account's own settings there.",
+                connection.provider
+            ),
+        };
+        format!("{} of {} is removed. {at_provider}", connection.provider, connection.owner)
+    })
+}
+
+fn state(connection: &Connection) -> String {
+    match &connection.state {
+        State::NeedsReconnect { reason, .. } => format!("{}: {}", connection.state.as_str(), reason.explanation()),
+        other => other.as_str().to_owned(),
+    }
+}
+
+/// A connection for programs.
+pub(super) fn to_json(connection: &Connection) -> Value {
+    let time = |at: Option<clawcoil::clock::Timestamp>| at.map(|at| at.to_string());
+    let owner = match &connection.owner {
+        Owner::Agent => Value::Null,
+        Owner::User(user) => json!(user.as_str()),
+    };
+    json!({
+        "id": connection.id.to_string(),
+        "user": owner,
+        "agent": connection.owner == Owner::Agent,
+        "provider": connection.provider.as_str(),
+        "account": connection.account.as_str(),
+        "who": connection.account_label,
+        "kind": connection.kind.as_str(),
+        "scopes": texts(&connection.scopes),
+        "api_origin": connection.api_origin.as_ref().map(ToString::to_string),
+        "state": connection.state.as_str(),
+        "reason": match &connection.state {
+            State::NeedsReconnect { reason, .. } => json!(reason.as_str()),
+            State::Unconfirmed | State::Active => Value::Null,
+        },
+        "generation": connection.generation.0,
+        "created_at": connection.created_at.to_string(),
+        "last_used_at": time(connection.last_used_at),
+        "expires_at": time(connection.expires_at),
+        "refresh_at": time(connection.refresh_at),
+        "grant_ends_at": time(connection.grant_ends_at),
+    })
+}
+
+/// A connection for people.
+pub(super) fn describe(connection: &Connection) -> String {
+    let time =
+        |at: Option<clawcoil::clock::Timestamp>, none: &str| at.map_or_else(|| none.to_owned(), |at| at.to_string());
+    let scopes = texts(&connection.scopes).join(" ");
+    let mut lines = vec![
+        format!("connection     {}", connection.id),
+        format!("user           {}", connection.owner),
+        format!("provider       {} ({})", connection.provider, connection.kind.as_str()),
+        format!("account        {}", connection.account),
+        format!("who            {}", connection.account_label.as_deref().unwrap_or("the provider did not say")),
+        format!("state          {}", state(connection)),
+        format!("scopes         {scopes}"),
+    ];
+    lines.extend(connection.api_origin.as_ref().map(|origin| format!("API            {origin}")));
+    lines.push(format!("connected      {}", connection.created_at));
+    lines.push(format!("last used      {}", time(connection.last_used_at, "never")));
+    lines.push(format!("token expires  {}", time(connection.expires_at, "never, or the provider did not say")));
+    lines.push(format!("next refresh   {}", time(connection.refresh_at, "none planned")));
+    lines.push(format!("grant ends     {}", time(connection.grant_ends_at, "not known to end")));
+    lines.join("\n")
+}

@@ -1,0 +1,227 @@
+//! `clawcoil doctor`
+
+use std::process::{Command, Stdio};
+
+use clap::Args;
+use clawcoil::audit;
+use clawcoil::clock::{Clock as _, SystemClock};
+use clawcoil::host::Home;
+use clawcoil::provider::Loopback;
+use clawcoil::registry::Registry;
+use clawcoil::vault::State;
+use serde_json::json;
+
+use super::{agent, policy, provider};
+use crate::exit::Failure;
+use crate::output::{Output, texts};
+use crate::settings::Settings;
+
+/// Look whether everything is in order, and say how to mend what is not
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit code 1 where something must be mended; what only could be better does not count.
+
+Examples:
+  clawcoil doctor
+  clawcoil doctor --json")]
+pub(crate) struct Doctor {}
+
+/// What was found about one thing.
+struct Finding {
+    about: &'static str,
+    health: Health,
+    text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// It works, and could be better.
+    Better,
+    Bad,
+}
+
+impl Health {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Better => "note",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, about: &'static str, health: Health, text: impl Into<String>) {
+        self.0.push(Finding { about, health, text: text.into() });
+    }
+
+    /// A check that gives what is fine about it, or the error with its way out.
+    fn check(&mut self, about: &'static str, checked: Result<String, Failure>) {
+        match checked {
+            Ok(text) => self.add(about, Health::Good, text),
+            Err(failure) => self.add(about, Health::Bad, failure.to_string()),
+        }
+    }
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        let home = agent::existing_home(settings)?;
+        let mut findings = Findings::default();
+        files(&home, &mut findings);
+        vault(&home, &mut findings).await;
+        machine(settings, &mut findings).await;
+        redirects(&home, &mut findings).await;
+
+        let bad = findings.0.iter().filter(|finding| finding.health == Health::Bad).count();
+        let objects = findings
+            .0
+            .iter()
+            .map(|finding| json!({ "about": finding.about, "health": finding.health.as_str(), "text": finding.text }));
+        let object = json!({ "healthy": bad == 0, "findings": objects.collect::<Vec<_>>() });
+        output.answer(object, || {
+            let lines = findings.0.iter().map(|finding| {
+                let style = match finding.health {
+                    Health::Good => "32",
+                    Health::Better => "33",
+                    Health::Bad => "31;1",
+                };
+                let health = output.styled(style, &format!("{:<5}", finding.health.as_str()));
+                format!(
+                    "{health} {:<12} {}",
+                    finding.about,
+                    finding.text.trim_end().replace('\n', "\n                   ")
+                )
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        })?;
+        match bad {
+            0 => Ok(()),
+            _ => Err(Failure::already_told()),
+        }
+    }
+}
+
+/// What people wrote.
+fn files(home: &Home, findings: &mut Findings) {
+    findings.check("home", Ok(home.folder().display().to_string()));
+    findings.check(
+        "files",
+        match policy::errors(home) {
+            Ok(None) => Ok("permissions, providers and manifests are in order".to_owned()),
+            Ok(Some(errors)) => Err(errors.into()),
+            Err(failure) => Err(failure),
+        },
+    );
+    findings.check(
+        "skills",
+        Registry::in_folder(home.skills()).names().map_err(Failure::from).map(|names| match names.as_slice() {
+            [] => "none installed; clawcoil skill add COMPONENT".to_owned(),
+            names => texts(names).join(", "),
+        }),
+    );
+}
+
+/// The keys, the database, the log, and the connections in them.
+async fn vault(home: &Home, findings: &mut Findings) {
+    let vault = match agent::open_vault(home).await {
+        Ok(vault) => vault,
+        Err(failure) => return findings.add("vault", Health::Bad, failure.to_string()),
+    };
+    findings.add("vault", Health::Good, format!("opens with the identity of {}", vault.agent()));
+    findings.check(
+        "audit",
+        audit::verify(&home.audit(), &vault.audit_key()).map_err(Failure::from).map(|summary| {
+            format!("{} entries in {} files, nothing changed or missing", summary.entries, summary.chains)
+        }),
+    );
+    // A restored database is older than what the log has seen.
+    if let (Ok(summary), Ok(epoch)) = (audit::verify(&home.audit(), &vault.audit_key()), vault.epoch())
+        && let Some(seen) = summary.epoch.filter(|seen| *seen > epoch)
+    {
+        let text = format!(
+            "the database is older than the audit log knows it (change {epoch}, the log saw {seen}): it was put back from a backup; people may have to connect again"
+        );
+        findings.add("vault", Health::Bad, text);
+    }
+    let connections = match vault.connections(None) {
+        Ok(connections) => connections,
+        Err(error) => return findings.check("connections", Err(error.into())),
+    };
+    let mut in_order = 0;
+    for connection in &connections {
+        let which = format!("{} of {}", connection.provider, connection.owner);
+        match connection.state {
+            State::Active => in_order += 1,
+            State::Unconfirmed => {
+                findings.add("connections", Health::Better, format!("{which} was never confirmed: connect it again"));
+            }
+            State::NeedsReconnect { reason, .. } => {
+                let text = format!("{which} has to be connected again: {}", reason.explanation());
+                findings.add("connections", Health::Better, text);
+            }
+        }
+    }
+    findings.add("connections", Health::Good, format!("{in_order} in use"));
+}
+
+/// What the machine gives.
+async fn machine(settings: &Settings, findings: &mut Findings) {
+    match agent::open(settings).await {
+        Err(failure) => findings.add("host", Health::Bad, failure.to_string()),
+        Ok(host) if host.engine().keeps_slots_resident => {
+            findings.add("engine", Health::Good, "slots stay warm between calls");
+        }
+        Ok(_) => findings.add("engine", Health::Better, "Linux 6.7 or newer would make calls faster (PAGEMAP_SCAN)"),
+    }
+    let now = SystemClock::new().now();
+    // Long before this program was written: tokens would never seem to expire.
+    if now < clawcoil::clock::Timestamp::from_second(1_735_689_600).unwrap_or(now) {
+        findings.add("clock", Health::Bad, format!("it is {now}, says the system's clock: set it"));
+    } else {
+        findings.add("clock", Health::Good, format!("{now:.0}"));
+    }
+    let libraries = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", "wasm32-wasip2"])
+        .stderr(Stdio::null())
+        .output();
+    match libraries {
+        Ok(found) if std::path::Path::new(String::from_utf8_lossy(&found.stdout).trim()).is_dir() => {
+            findings.add("rust", Health::Good, "the target wasm32-wasip2 is installed");
+        }
+        Ok(_) => findings.add("rust", Health::Better, "to build skills: rustup target add wasm32-wasip2"),
+        Err(_) => findings.add(
+            "rust",
+            Health::Better,
+            "to build skills in Rust: https://rustup.rs, then rustup target add wasm32-wasip2",
+        ),
+    }
+}
+
+/// The ports at which browsers come back.
+async fn redirects(home: &Home, findings: &mut Findings) {
+    let Ok(catalogue) = provider::catalogue(home) else { return };
+    let mut ports: Vec<u16> = catalogue
+        .iter()
+        .filter_map(|entry| if let Loopback::Port(_, port) = entry.loopback { Some(port) } else { None })
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    for port in ports {
+        match tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).await {
+            Ok(_) => {
+                findings.add("redirects", Health::Good, format!("port {port} is free for the browser to come back to"));
+            }
+            Err(error) => {
+                let text = format!(
+                    "port {port}, where browsers come back to, can't be used now: {error}; end the program that has it"
+                );
+                findings.add("redirects", Health::Better, text);
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! `clawcoil grant` and `clawcoil revoke`
+
+use clap::{Args, ValueEnum};
+use clawcoil::clock::Timestamp;
+use clawcoil::diagnostic::Source;
+use clawcoil::host::Home;
+use clawcoil::id::{AccountAlias, Scope, ServiceName, SkillName, UserId};
+use clawcoil::policy::{
+    Change, DenialCode, Explanation, NewGrant, Permissions, Policy, Rate, Revocation, Skill, Use, add_grant, revoke,
+};
+use clawcoil::registry::{InstalledSkill, Registry};
+use serde_json::{Value, json};
+
+use super::{agent, provider};
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::settings::Settings;
+
+/// Allow a skill what it declares, for these users
+///
+/// It is written to permissions.toml, where your comments stay, and holds for the version that is installed now.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil grant gmail-send --user alice
+  clawcoil grant gmail-send --user alice --account work --rate 60/min --expires 2027-06-30
+  clawcoil grant internal-report --user alice --as-agent     with the agent's own account
+  clawcoil grant gmail-send --user alice --dry-run           only show the lines")]
+pub(crate) struct Grant {
+    /// The skill
+    skill: SkillName,
+
+    /// For whom; may be given several times
+    #[arg(long = "user", value_name = "USER", required = true)]
+    users: Vec<UserId>,
+
+    /// Only this service of the skill
+    #[arg(long)]
+    service: Option<ServiceName>,
+
+    /// Only this scope of those that the skill declares; may be given several times
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<Scope>,
+
+    /// Only this account of the user; may be given several times
+    #[arg(long = "account", value_name = "ACCOUNT")]
+    accounts: Vec<AccountAlias>,
+
+    /// Whether the skill may see the token; default: as it declares
+    #[arg(long = "use", value_name = "USE")]
+    use_: Option<GrantedUse>,
+
+    /// The agent's own account instead of the user's
+    #[arg(long)]
+    as_agent: bool,
+
+    /// How often, per user, as in 60/min
+    #[arg(long)]
+    rate: Option<Rate>,
+
+    /// The last day
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    expires: Option<jiff::civil::Date>,
+
+    /// Show the lines, change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// How a token may be used.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum GrantedUse {
+    /// The host puts it on requests
+    Inject,
+    /// The skill may see it
+    Reveal,
+}
+
+impl Grant {
+    pub(crate) fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        let home = agent::existing_home(settings)?;
+        let skill = Registry::in_folder(home.skills()).get(&self.skill)?;
+        let now = agent::clock().now();
+        let mut file = PermissionsFile::open(&home)?;
+        for user in &self.users {
+            for grant in self.wanted(&skill, user)? {
+                file.add(&home, &skill, user, &grant, now)?;
+            }
+        }
+        file.finish(self.dry_run, output)
+    }
+
+    /// One grant for each declared service and each destination without a credential.
+    fn wanted(&self, skill: &InstalledSkill, user: &UserId) -> Result<Vec<NewGrant>, Failure> {
+        let manifest = &skill.manifest;
+        let mut grants = Vec::new();
+        for declared in &manifest.services {
+            if self.service.as_ref().is_some_and(|service| *service != declared.name) {
+                continue;
+            }
+            if let Some(scope) = self.scopes.iter().find(|scope| !declared.scopes.contains(*scope)) {
+                return Err(Failure::usage(format!(
+                    "service {} of {} declares no scope {scope}",
+                    declared.name, self.skill
+                )));
+            }
+            let mut grant = NewGrant::for_service(&manifest.name, skill.digest, declared, user);
+            if let Some(service) = &mut grant.service {
+                if !self.scopes.is_empty() {
+                    service.scopes.clone_from(&self.scopes);
+                }
+                service.accounts.clone_from(&self.accounts);
+                service.as_agent = self.as_agent;
+                service.use_ = match self.use_ {
+                    Some(GrantedUse::Inject) => Use::Inject,
+                    Some(GrantedUse::Reveal) => Use::Reveal,
+                    None => declared.use_,
+                };
+            }
+            grants.push(grant);
+        }
+        if self.service.is_none() {
+            let plain = manifest.requests.iter();
+            grants.extend(plain.map(|rule| NewGrant::for_request(&manifest.name, skill.digest, rule.clone(), user)));
+        }
+        if grants.is_empty() {
+            let declared: Vec<&str> = manifest.services.iter().map(|service| service.name.as_str()).collect();
+            return Err(Failure::usage(format!(
+                "there is nothing to grant; {} declares: {}",
+                self.skill,
+                declared.join(", ")
+            )));
+        }
+        Ok(grants.into_iter().map(|grant| NewGrant { rate: self.rate, expires: self.expires, ..grant }).collect())
+    }
+}
+
+/// Take back what was granted to a skill
+///
+/// It holds from the next request on, also for calls under way in programs that have read the permissions again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil revoke gmail-send --user alice
+  clawcoil revoke gmail-send --all-users --service gmail")]
+pub(crate) struct Revoke {
+    /// The skill
+    skill: SkillName,
+
+    /// From whom, as the grant writes it
+    #[arg(long, required_unless_present = "all_users", conflicts_with = "all_users")]
+    user: Option<String>,
+
+    /// From everybody
+    #[arg(long)]
+    all_users: bool,
+
+    /// Only this service
+    #[arg(long)]
+    service: Option<ServiceName>,
+
+    /// Show the lines, change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Revoke {
+    pub(crate) fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        let home = agent::existing_home(settings)?;
+        let mut file = PermissionsFile::open(&home)?;
+        file.revoke(&Revocation { skill: &self.skill, service: self.service.as_ref(), user: self.user.as_deref() })?;
+        file.finish(self.dry_run, output)
+    }
+}
+
+/// permissions.toml with what is to change.
+pub(super) struct PermissionsFile {
+    path: std::path::PathBuf,
+    before: Source,
+    text: String,
+    changes: Vec<Change>,
+    /// What was left as it is, and why.
+    notes: Vec<String>,
+}
+
+impl PermissionsFile {
+    pub(super) fn open(home: &Home) -> Result<Self, Failure> {
+        let path = home.permissions();
+        let name = path.display().to_string();
+        let before = if path.exists() { Source::open(&path)? } else { Source::new(name, "") };
+        let text = before.text().to_owned();
+        Ok(Self { path, before, text, changes: Vec::new(), notes: Vec::new() })
+    }
+
+    fn source(&self) -> Source {
+        Source::new(self.before.name(), &*self.text)
+    }
+
+    /// Adds a grant, unless what it gives is granted already. One that was pinned to another version is replaced.
+    pub(super) fn add(
+        &mut self,
+        home: &Home,
+        skill: &InstalledSkill,
+        user: &UserId,
+        grant: &NewGrant,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        if let Some(service) = &grant.service {
+            match self.explain(home, skill, user, &service.service, now)? {
+                Explanation::Granted { service: has, rules, .. }
+                    if service.scopes.iter().all(|scope| has.scopes.contains(scope))
+                        && has.use_ >= service.use_
+                        && grant.rate.is_none()
+                        && grant.expires.is_none()
+                        && service.accounts.is_empty() =>
+                {
+                    let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
+                    self.notes.push(format!(
+                        "{} is granted to {user} already, by {}",
+                        service.service,
+                        rules.join(", ")
+                    ));
+                    return Ok(());
+                }
+                Explanation::Denied(denial) if denial.code == DenialCode::ApprovalPending => {
+                    let what =
+                        Revocation { skill: &grant.skill, service: Some(&service.service), user: Some(user.as_str()) };
+                    self.revoke(&what)?;
+                }
+                Explanation::Granted { .. } | Explanation::Denied(_) => {}
+            }
+        }
+        let edit = add_grant(&self.source(), grant)?;
+        self.text = edit.text;
+        self.changes.extend(edit.diff);
+        Ok(())
+    }
+
+    fn explain(
+        &self,
+        home: &Home,
+        skill: &InstalledSkill,
+        user: &UserId,
+        service: &ServiceName,
+        now: Timestamp,
+    ) -> Result<Explanation, Failure> {
+        let mut sources = vec![self.source()];
+        sources.extend(home.permission_sources()?.into_iter().filter(|source| source.name() != self.before.name()));
+        let policy = Policy::new(Permissions::parse(&sources)?, provider::catalogue(home)?.facts());
+        let skill = Skill { manifest: &skill.manifest, digest: skill.digest };
+        Ok(policy.effective(&skill, &agent::caller(user)?, now).explain(service))
+    }
+
+    fn revoke(&mut self, what: &Revocation<'_>) -> Result<(), Failure> {
+        let edit = revoke(&self.source(), what)?;
+        self.text = edit.text;
+        self.changes.extend(edit.diff);
+        self.notes.extend(
+            edit.left
+                .iter()
+                .map(|line| format!("{line} still covers it by a pattern: change that grant, or add a [[forbid]]")),
+        );
+        Ok(())
+    }
+
+    /// Writes the file, unless nothing is to change.
+    pub(super) fn write(&self) -> Result<(), Failure> {
+        if self.text == self.before.text() { Ok(()) } else { agent::replace_file(&self.path, &self.text) }
+    }
+
+    fn finish(self, dry_run: bool, output: &Output) -> Result<(), Failure> {
+        if !dry_run {
+            self.write()?;
+        }
+        let file = self.before.name();
+        let changes: Vec<Value> = self.changes.iter().map(change).collect();
+        let object = json!({ "file": file, "changes": changes, "notes": self.notes, "written": !dry_run });
+        output.answer(object, || {
+            let mut lines = self.notes.clone();
+            if self.changes.is_empty() {
+                lines.push(format!("{file} stays as it is."));
+            } else {
+                lines.push(format!("{file}{}", if dry_run { ", as it would be" } else { "" }));
+                lines.extend(self.changes.iter().map(|change| match change {
+                    Change::Removed(..) => output.styled("31", &change.to_string()),
+                    Change::Added(..) => output.styled("32", &change.to_string()),
+                }));
+            }
+            lines.join("\n")
+        })
+    }
+}
+
+fn change(change: &Change) -> Value {
+    match change {
+        Change::Removed(line, text) => json!({ "removed": line, "text": text }),
+        Change::Added(line, text) => json!({ "added": line, "text": text }),
+    }
+}

@@ -1,0 +1,167 @@
+//! `clawcoil policy`
+
+use clap::{Args, Subcommand};
+use clawcoil::diagnostic::Diagnostics;
+use clawcoil::host::Home;
+use clawcoil::id::{Caller, ClientName, ServiceName, SkillName, UserId};
+use clawcoil::policy::{Denial, Explanation, Manifest, Permissions, Policy, Skill};
+use clawcoil::registry::Registry;
+use serde_json::{Value, json};
+
+use super::{agent, provider};
+use crate::exit::Failure;
+use crate::output::{Output, texts};
+use crate::settings::Settings;
+
+/// What is allowed, and why
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil policy check
+  clawcoil policy explain --skill gmail-send --user alice
+  clawcoil policy explain --skill gmail-send --user alice --service gmail --json")]
+pub(crate) struct PolicyCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Check the permissions, the providers, and the installed skills' manifests against each other
+    Check,
+    /// Say whether a skill may use a service for a user, with the rule that decides, or the lines that would allow it
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    /// The skill
+    #[arg(long)]
+    skill: SkillName,
+
+    /// For whom
+    #[arg(long)]
+    user: UserId,
+
+    /// Which service; default: all that the skill declares
+    #[arg(long)]
+    service: Option<ServiceName>,
+
+    /// Called by which program
+    #[arg(long, default_value = agent::CLIENT)]
+    client: ClientName,
+}
+
+impl PolicyCommand {
+    pub(crate) fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        let home = agent::existing_home(settings)?;
+        match self.action {
+            Action::Check => check(&home, output),
+            Action::Explain(explain) => explain.run(&home, output),
+        }
+    }
+}
+
+/// All errors of all files at once.
+pub(super) fn errors(home: &Home) -> Result<Option<Diagnostics>, Failure> {
+    let mut found: Vec<Diagnostics> = Vec::new();
+    let registry = Registry::in_folder(home.skills());
+    let mut manifests: Vec<Manifest> = Vec::new();
+    for name in registry.names()? {
+        match registry.get(&name) {
+            Ok(skill) => manifests.push(skill.manifest),
+            Err(clawcoil::registry::RegistryError::Manifest(errors)) => found.push(errors),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let facts = match clawcoil::provider::Catalogue::with(&home.provider_sources()?) {
+        Ok(catalogue) => Some(catalogue.facts()),
+        Err(errors) => {
+            found.push(errors);
+            None
+        }
+    };
+    match (Permissions::parse(&home.permission_sources()?), facts) {
+        (Err(errors), _) => found.push(errors),
+        (Ok(permissions), Some(facts)) => found.extend(permissions.check(&manifests, &facts).err()),
+        (Ok(_), None) => {}
+    }
+    Ok(found.into_iter().reduce(Diagnostics::and))
+}
+
+fn check(home: &Home, output: &Output) -> Result<(), Failure> {
+    if let Some(errors) = errors(home)? {
+        return Err(errors.into());
+    }
+    let files: Vec<String> = home
+        .permission_sources()?
+        .iter()
+        .chain(&home.provider_sources()?)
+        .map(|source| source.name().to_owned())
+        .collect();
+    output.answer(json!({ "files": files }), || match files.len() {
+        0 => "There are no permissions: every skill is denied everything.".to_owned(),
+        _ => format!("In order: {}", files.join(", ")),
+    })
+}
+
+impl Explain {
+    fn run(self, home: &Home, output: &Output) -> Result<(), Failure> {
+        let skill = Registry::in_folder(home.skills()).get(&self.skill)?;
+        let policy = Policy::new(Permissions::parse(&home.permission_sources()?)?, provider::catalogue(home)?.facts());
+        let caller = Caller { client: self.client, user: self.user };
+        let installed = Skill { manifest: &skill.manifest, digest: skill.digest };
+        let effective = policy.effective(&installed, &caller, agent::clock().now());
+        let services: Vec<ServiceName> = match self.service {
+            Some(service) => vec![service],
+            None => skill.manifest.services.iter().map(|service| service.name.clone()).collect(),
+        };
+        let explained: Vec<(ServiceName, Explanation)> =
+            services.into_iter().map(|service| (service.clone(), effective.explain(&service))).collect();
+        let objects: Vec<Value> =
+            explained.iter().map(|(service, explanation)| to_json(service, explanation)).collect();
+        let object = json!({ "skill": self.skill.as_str(), "policy": policy.hash().to_string(), "services": objects });
+        output.answer(object, || match explained.as_slice() {
+            [] => format!("{} declares no service.", self.skill),
+            explained => {
+                explained.iter().map(|(_, explanation)| explanation.to_string()).collect::<Vec<_>>().join("\n\n")
+            }
+        })
+    }
+}
+
+fn to_json(service: &ServiceName, explanation: &Explanation) -> Value {
+    match explanation {
+        Explanation::Granted { service: granted, missing_scopes, rules } => json!({
+            "service": service.as_str(),
+            "granted": true,
+            "provider": granted.provider.as_str(),
+            "use": granted.use_.as_str(),
+            "scopes": texts(&granted.scopes),
+            "missing_scopes": texts(missing_scopes),
+            "requests": texts(&granted.requests),
+            "rules": texts(rules),
+        }),
+        Explanation::Denied(denial) => {
+            let mut object = denial_json(denial);
+            if let Some(object) = object.as_object_mut() {
+                object.insert("service".to_owned(), json!(service.as_str()));
+                object.insert("granted".to_owned(), json!(false));
+            }
+            object
+        }
+    }
+}
+
+/// A refusal for programs.
+pub(crate) fn denial_json(denial: &Denial) -> Value {
+    let allow = denial.allow.iter().map(|proposal| json!({ "in": proposal.file, "lines": proposal.lines }));
+    json!({
+        "explanation": denial.id.to_string(),
+        "denied": denial.code.as_str(),
+        "message": denial.message,
+        "rule": denial.rule.as_ref().map(ToString::to_string),
+        "reason": denial.reason,
+        "allow": allow.collect::<Vec<_>>(),
+    })
+}

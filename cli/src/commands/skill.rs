@@ -1,0 +1,285 @@
+//! `clawcoil skill`
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use clawcoil::id::SkillName;
+use clawcoil::policy::{Manifest, RequestRule, Use};
+use clawcoil::registry::{InstalledSkill, Registry};
+use clawcoil::runtime::{Component, EngineSettings, Runtime, Settings as RuntimeSettings};
+use serde_json::{Value, json};
+
+use super::agent;
+use crate::exit::Failure;
+use crate::output::{Output, Table, printable, texts};
+use crate::settings::Settings;
+
+/// The interface that lets a skill see a token.
+const REVEAL: &str = "clawcoil:skill/reveal";
+
+/// The installed skills
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil skill inspect gmail_send.wasm     what it can do, and what it can't
+  clawcoil skill add gmail_send.wasm         its manifest, skill.toml, stands beside it
+  clawcoil skill add ./gmail-send            a folder with skill.toml and one component
+  clawcoil skill list")]
+pub(crate) struct Skill {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Install a skill, or a new version of one
+    Add {
+        /// The component, or a folder that holds it
+        path: PathBuf,
+        /// The manifest, where it does not stand beside the component as skill.toml
+        #[arg(long, value_name = "FILE")]
+        manifest: Option<PathBuf>,
+    },
+    /// List them
+    List,
+    /// Show what a skill declares, exports and imports
+    Inspect {
+        /// The name of an installed skill, or the path of a component
+        skill: String,
+        /// The manifest, where it does not stand beside the component as skill.toml
+        #[arg(long, value_name = "FILE")]
+        manifest: Option<PathBuf>,
+        /// Show the JSON Schema of each tool as well
+        #[arg(long)]
+        schemas: bool,
+    },
+    /// Remove one; its grants stay, and do nothing without it
+    Remove {
+        /// Which
+        skill: SkillName,
+    },
+}
+
+impl Skill {
+    pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        let home = agent::home(settings)?;
+        let registry = Registry::in_folder(home.skills());
+        match self.action {
+            Action::Add { path, manifest } => {
+                let home = agent::existing_home(settings)?;
+                let registry = Registry::in_folder(home.skills());
+                add(&registry, &path, manifest.as_deref(), output).await
+            }
+            Action::List => list(&registry, output),
+            Action::Inspect { skill, manifest, schemas } => {
+                let read = match skill.parse::<SkillName>() {
+                    Ok(name) if !Path::new(&skill).exists() => registry.get(&name)?,
+                    _ => Registry::read(&component_in(Path::new(&skill))?, manifest.as_deref())?,
+                };
+                inspect(&read, schemas, output).await
+            }
+            Action::Remove { skill } => {
+                registry.remove(&skill)?;
+                output.answer(json!({ "skill": skill.as_str() }), || format!("{skill} is removed."))
+            }
+        }
+    }
+}
+
+/// The component that a path means: the file itself, or the one component in a folder.
+pub(super) fn component_in(path: &Path) -> Result<PathBuf, Failure> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let entries =
+        path.read_dir().map_err(|error| Failure::error(format!("{} can't be read: {error}", path.display())))?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|file| file.extension().is_some_and(|ending| ending == "wasm"))
+        .collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (Some(_), false) => Err(Failure::usage(format!("{} holds several components: name one", path.display()))),
+        (None, _) => Err(Failure::usage(format!(
+            "{} holds no component: build the skill with `cargo build --release --target wasm32-wasip2` and name the .wasm file",
+            path.display()
+        ))),
+    }
+}
+
+/// Compiles a component to look at it. Nothing of it runs.
+async fn compile(component: &[u8]) -> Result<std::sync::Arc<Component>, Failure> {
+    let engine = EngineSettings { concurrent_calls: 8, warm_memory: 0 };
+    let runtime = Runtime::new(RuntimeSettings { engine, ..RuntimeSettings::default() })?;
+    Ok(runtime.compile(component).await?)
+}
+
+async fn add(registry: &Registry, path: &Path, manifest: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let component = component_in(path)?;
+    let progress = output.progress("compiling");
+    let candidate = Registry::read(&component, manifest)?;
+    let compiled = compile(&candidate.component).await?;
+    drop(progress);
+    let before = registry.get(candidate.name()).ok().filter(|before| before.digest != candidate.digest);
+    let skill = registry.add(&component, manifest)?;
+    let tools: Vec<&str> = compiled.tools().iter().map(clawcoil::runtime::Tool::name).collect();
+    let object = json!({
+        "skill": skill.name().as_str(), "skill_version": skill.manifest.version.as_str(), "digest": skill.digest.to_string(),
+        "tools": tools, "replaced": before.as_ref().map(|before| before.digest.to_string()),
+    });
+    output.answer(object, || {
+        let mut lines =
+            vec![format!("{} {} is installed. Tools: {}", skill.name(), skill.manifest.version, tools.join(", "))];
+        lines.extend(before.as_ref().map(|before| {
+            format!(
+                "It replaces version {}. What was granted to that one does not hold until you grant it to this one.",
+                before.manifest.version
+            )
+        }));
+        lines.push(format!("\nNext: clawcoil grant {} --user …", skill.name()));
+        lines.join("\n")
+    })
+}
+
+fn list(registry: &Registry, output: &Output) -> Result<(), Failure> {
+    let mut skills = Vec::new();
+    for name in registry.names()? {
+        skills.push(registry.get(&name)?);
+    }
+    let objects = skills.iter().map(|skill| {
+        json!({
+            "skill": skill.name().as_str(), "skill_version": skill.manifest.version.as_str(),
+            "digest": skill.digest.to_string(), "description": skill.manifest.description,
+        })
+    });
+    output.answer(json!({ "skills": objects.collect::<Vec<_>>() }), || {
+        if skills.is_empty() {
+            return "No skill is installed. Next: clawcoil skill add COMPONENT".to_owned();
+        }
+        let mut table = Table::new(&["skill", "version", "services", "description"]);
+        for skill in &skills {
+            let services: Vec<&str> = skill.manifest.services.iter().map(|service| service.name.as_str()).collect();
+            let manifest = &skill.manifest;
+            table.row([
+                manifest.name.to_string(),
+                manifest.version.to_string(),
+                services.join(" "),
+                manifest.description.clone(),
+            ]);
+        }
+        table.render()
+    })
+}
+
+async fn inspect(skill: &InstalledSkill, schemas: bool, output: &Output) -> Result<(), Failure> {
+    let component = compile(&skill.component).await?;
+    output.answer(inspected(skill, &component), || shown(skill, &component, schemas))
+}
+
+fn inspected(skill: &InstalledSkill, component: &Component) -> Value {
+    let manifest = &skill.manifest;
+    let requests = |rules: &[RequestRule]| texts(rules);
+    let tools = component.tools().iter().map(|tool| {
+        let words = manifest.tools.get(tool.name());
+        json!({
+            "name": tool.name(), "interface": tool.interface(), "title": words.and_then(|words| words.title.as_ref()),
+            "description": words.and_then(|words| words.description.as_ref()),
+            "input_schema": tool.input_schema(), "output_schema": tool.output_schema(),
+        })
+    });
+    let services = manifest.services.iter().map(|service| {
+        json!({
+            "name": service.name.as_str(), "provider": service.provider.as_str(), "use": service.use_.as_str(),
+            "optional": service.optional, "reason": service.reason, "requests": requests(&service.requests),
+            "scopes": texts(&service.scopes),
+        })
+    });
+    let left_out =
+        component.left_out().iter().map(|export| json!({ "export": export.export, "reason": export.reason }));
+    json!({
+        "skill": manifest.name.as_str(), "skill_version": manifest.version.as_str(), "description": manifest.description,
+        "digest": skill.digest.to_string(), "tools": tools.collect::<Vec<_>>(), "services": services.collect::<Vec<_>>(),
+        "requests": requests(&manifest.requests), "imports": component.imports(),
+        "exports_left_out": left_out.collect::<Vec<_>>(), "can_see_tokens": can_see_tokens(component),
+    })
+}
+
+/// The import list proves it: without this import there is no function that would give a token.
+pub(super) fn can_see_tokens(component: &Component) -> bool {
+    component.imports().iter().any(|import| import.starts_with(REVEAL))
+}
+
+fn shown(skill: &InstalledSkill, component: &Component, schemas: bool) -> String {
+    let manifest = &skill.manifest;
+    let mut lines = vec![
+        format!("{} {}: {}", manifest.name, manifest.version, printable(&manifest.description)),
+        format!("{}", skill.digest),
+        String::new(),
+        if can_see_tokens(component) {
+            "This skill can see a token where you grant `use = \"reveal\"`: it imports clawcoil:skill/reveal."
+                .to_owned()
+        } else {
+            "This skill can't see your token: it imports nothing that would give it one.".to_owned()
+        },
+    ];
+    lines.push("\nTools".to_owned());
+    for tool in component.tools() {
+        let words = manifest.tools.get(tool.name());
+        let said = words.and_then(|words| words.description.as_ref().or(words.title.as_ref()));
+        let said = said.map_or_else(
+            || format!("no description: add [tool.{}] to the manifest", tool.name()),
+            |said| printable(said),
+        );
+        lines.push(format!("  {}({})  {said}", tool.name(), arguments(tool.input_schema())));
+        if schemas {
+            lines.push(format!("    takes {}\n    gives {}", tool.input_schema(), tool.output_schema()));
+        }
+    }
+    for export in component.left_out() {
+        lines.push(format!("  not a tool: {}: {}", printable(&export.export), export.reason));
+    }
+    services(manifest, &mut lines);
+    lines.push("\nImports".to_owned());
+    lines.extend(component.imports().iter().map(|import| format!("  {}", printable(import))));
+    lines.join("\n")
+}
+
+fn services(manifest: &Manifest, lines: &mut Vec<String>) {
+    if !manifest.services.is_empty() {
+        lines.push("\nServices".to_owned());
+    }
+    for service in &manifest.services {
+        let optional = if service.optional { ", optional" } else { "" };
+        lines.push(format!(
+            "  {} at {} (use = \"{}\"{optional})",
+            service.name,
+            service.provider,
+            service.use_.as_str()
+        ));
+        lines.extend(service.reason.as_ref().map(|reason| format!("    why: {}", printable(reason))));
+        if service.use_ == Use::Reveal {
+            lines.push("    it wants to see the token itself".to_owned());
+        }
+        lines.extend(service.scopes.iter().map(|scope| format!("    scope {scope}")));
+        lines.extend(service.requests.iter().map(|request| format!("    to {request}")));
+    }
+    if !manifest.requests.is_empty() {
+        lines.push("\nWithout a credential".to_owned());
+        lines.extend(manifest.requests.iter().map(|request| format!("  to {request}")));
+    }
+}
+
+/// The names of the arguments; those that may be left out with a question mark.
+fn arguments(schema: &Value) -> String {
+    let required: Vec<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .map(|names| names.iter().filter_map(Value::as_str).collect())
+        .unwrap_or_default();
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let names = properties.into_iter().flat_map(|properties| properties.keys());
+    names
+        .map(|name| if required.contains(&name.as_str()) { name.clone() } else { format!("{name}?") })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
