@@ -52,6 +52,7 @@ pub struct Table<'s> {
     path: String,
     examples: &'static [(&'static str, &'static str)],
     asked: Vec<String>,
+    missing: Vec<(String, Diagnostic)>,
 }
 
 impl<'s> Table<'s> {
@@ -64,22 +65,39 @@ impl<'s> Table<'s> {
         let (document, errors) = DeTable::parse_recoverable(source.text());
         let whole = 0..source.text().len();
         let found = errors.iter().map(|error| {
-            Diagnostic::new(error.span().unwrap_or(whole.clone()), "this is not valid TOML").label(error.message())
+            let label = error.message().trim_end_matches(", expected nothing");
+            let diagnostic =
+                Diagnostic::new(error.span().unwrap_or(whole.clone()), "this is not valid TOML").label(label);
+            if label.starts_with("invalid float") || label.starts_with("invalid integer") || label.contains("quoted") {
+                diagnostic.help("a text stands in quotes: \"1.2.3\"")
+            } else {
+                diagnostic
+            }
         });
         if let Some(diagnostics) = Diagnostics::of(source, found.collect()) {
             return Err(diagnostics);
         }
         let problems = RefCell::default();
         let (name, path) = ("the file".to_owned(), String::new());
-        let (table, asked) = (document.get_ref(), Vec::new());
-        let mut root =
-            Table { source, problems: &problems, entries: table, span: 0..0, name, path, examples: &[], asked };
+        let mut root = Table::new(source, &problems, document.get_ref(), 0..0, name, path);
         let value = root.read_all(read);
         match (Diagnostics::of(source, problems.take()), value) {
             (None, Some(value)) => Ok(value),
             (None, None) => Err(Diagnostics::one(source, Diagnostic::new(0..0, "the file lacks what it is for"))),
             (Some(diagnostics), _) => Err(diagnostics),
         }
+    }
+
+    fn new(
+        source: &'s Source,
+        problems: &'s RefCell<Vec<Diagnostic>>,
+        entries: &'s DeTable<'s>,
+        span: Range<usize>,
+        name: String,
+        path: String,
+    ) -> Self {
+        let (asked, missing) = (Vec::new(), Vec::new());
+        Self { source, problems, entries, span, name, path, examples: &[], asked, missing }
     }
 
     /// The table's header, or the braces of an inline table.
@@ -105,6 +123,12 @@ impl<'s> Table<'s> {
     /// Whether the key is there with an empty list.
     pub fn is_empty_list(&self, key: &str) -> bool {
         self.entries.get(key).and_then(|value| value.get_ref().as_array()).is_some_and(|array| array.is_empty())
+    }
+
+    /// Notes that a key is missing, unless an unknown key turns out to be the same, misspelled.
+    pub fn push_missing(&mut self, key: &str, diagnostic: Diagnostic) {
+        self.get(key);
+        self.missing.push((key.to_owned(), diagnostic));
     }
 
     /// Takes a key as known without reading it, where an error about it was noted already.
@@ -161,10 +185,11 @@ impl<'s> Table<'s> {
             return Some(value.clone());
         }
         let list = words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+        let list = if words.len() == 1 { format!("it can only be {list}") } else { format!("it is one of {list}") };
         let diagnostic = Diagnostic::new(text.span, format!("`{key}` can't be {:?}", text.value));
         self.push(match did_you_mean(text.value, words.iter().map(|(word, _)| *word)) {
-            Some(word) => diagnostic.label(format!("did you mean \"{word}\"?")).help(format!("it is one of {list}")),
-            None => diagnostic.label(format!("it is one of {list}")),
+            Some(word) => diagnostic.label(format!("did you mean \"{word}\"?")).help(list),
+            None => diagnostic.label(list),
         });
         None
     }
@@ -260,7 +285,10 @@ impl<'s> Table<'s> {
         let value = self.get(key)?;
         match value.get_ref() {
             DeValue::Table(table) => self.inner(key, ["[", "]"], table, value.span()).read_all(read),
-            _ => self.mismatch(key, "a table", value),
+            _ => {
+                let expected = format!("a table that stands once: [{}]", self.path_of(key));
+                self.mismatch(key, &expected, value)
+            }
         }
     }
 
@@ -334,16 +362,7 @@ impl<'s> Table<'s> {
         let inline = self.source.text().get(span.clone()).is_some_and(|text| text.starts_with('{'));
         let [open, close] = brackets;
         let name = if inline { format!("`{path}`") } else { format!("{open}{path}{close}") };
-        Self {
-            source: self.source,
-            problems: self.problems,
-            entries: table,
-            span,
-            name,
-            path,
-            examples: &[],
-            asked: Vec::new(),
-        }
+        Self::new(self.source, self.problems, table, span, name, path)
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -358,15 +377,23 @@ impl<'s> Table<'s> {
             if self.asked.iter().any(|asked| asked == name) {
                 continue;
             }
-            let unasked = self.asked.iter().map(String::as_str).filter(|asked| !self.has(asked));
-            let label = match did_you_mean(name, unasked) {
+            let known = || self.asked.iter().map(String::as_str);
+            // A key that is not there yet is more likely meant than one that is.
+            let near =
+                did_you_mean(name, known().filter(|asked| !self.has(asked))).or_else(|| did_you_mean(name, known()));
+            let label = match near {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("{} has no such key", self.name),
             };
+            if let Some(near) = near.map(str::to_owned) {
+                self.missing.retain(|(key, _)| *key != near);
+            }
             let known = self.asked.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
             let diagnostic = Diagnostic::new(key.span(), format!("unknown key `{name}`")).label(label);
             self.push(diagnostic.help(format!("{} knows {known}", self.name)));
         }
+        let missing = std::mem::take(&mut self.missing);
+        self.problems.borrow_mut().extend(missing.into_iter().map(|(_, diagnostic)| diagnostic));
         value
     }
 
@@ -394,7 +421,7 @@ impl<'s> Table<'s> {
         if self.get(key).is_none() {
             let diagnostic = Diagnostic::new(self.span(), format!("`{key}` is missing"));
             let diagnostic = diagnostic.label(format!("{} needs it", self.name));
-            self.push(self.with_example(diagnostic, key));
+            self.push_missing(key, self.with_example(diagnostic, key));
         }
     }
 
@@ -463,7 +490,6 @@ mod tests {
             found,
             [
                 "f.toml:1 unknown key `nam`",
-                "f.toml:1 `name` is missing",
                 "f.toml:2 `size` must be a text in quotes",
                 "f.toml:4 each item of `list` must be a text in quotes",
                 "f.toml:4 \"a\" is twice in `list`",

@@ -152,9 +152,8 @@ fn day_after(date: Date) -> Option<Timestamp> {
 fn read_users(table: &mut Table<'_>) -> Vec<Pattern> {
     if !table.has("users") {
         let diagnostic = Diagnostic::new(table.span(), "`users` is missing").label("for whom is this?");
-        table.push(
-            diagnostic.help("for example: users = [\"alice\", \"team:sales/*\"], or users = [\"*\"] for everybody"),
-        );
+        let help = "for example: users = [\"alice\", \"team:sales/*\"], or users = [\"*\"] for everybody";
+        table.push_missing("users", diagnostic.help(help));
     }
     table.opt_list::<Pattern>("users").map_or(Vec::new(), values)
 }
@@ -180,10 +179,9 @@ fn read_approval(table: &mut Table<'_>) -> Option<Option<Digest>> {
         (false, _) => {
             let diagnostic =
                 Diagnostic::new(table.span(), "`digest` is missing").label("which version of the skill is this for?");
-            table.push(diagnostic.help(
-                "`clawcoil grant` writes the digest of the version that is installed;\n\
-                 approval = \"none\" grants it to every version that will ever be installed under this name",
-            ));
+            let help = "`clawcoil grant` writes the digest of the version that is installed;\n\
+                 approval = \"none\" grants it to every version that will ever be installed under this name";
+            table.push_missing("digest", diagnostic.help(help));
             None
         }
     }

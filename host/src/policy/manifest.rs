@@ -135,7 +135,14 @@ impl Manifest {
     /// All that is wrong with it at once.
     pub fn parse(source: &Source) -> Result<Self, Diagnostics> {
         Table::read(source, |root| {
-            let skill = root.table("skill", |skill| {
+            if !root.has("skill") {
+                let diagnostic =
+                    Diagnostic::new(root.span(), "`skill` is missing").label("a manifest begins with [skill]");
+                let help = "for example:\n[skill]\nname = \"gmail-send\"\nversion = \"0.1.0\"\n\
+                     description = \"Send an email from your Gmail account\"";
+                root.push_missing("skill", diagnostic.help(help));
+            }
+            let skill = root.opt_table("skill", |skill| {
                 skill.examples(&[
                     ("name", "\"gmail-send\""),
                     ("version", "\"0.1.0\""),
@@ -218,10 +225,8 @@ fn read_service(table: &mut Table<'_>) -> Option<Located<ServiceDeclaration>> {
         let message = format!("service `{name}` does not say where its requests go");
         let diagnostic =
             Diagnostic::new(table.span(), message).label("without a [[service.request]] its token goes nowhere");
-        table
-            .push(diagnostic.help(
-                "add below it:\n[[service.request]]\norigin = \"https://api.example.com\"\nmethods = [\"POST\"]",
-            ));
+        let help = "add below it:\n[[service.request]]\norigin = \"https://api.example.com\"\nmethods = [\"POST\"]";
+        table.push_missing("request", diagnostic.help(help));
     }
     let (span, line) = (table.span_of("name"), table.line());
     let scopes = scopes.into_iter().map(|scope| scope.value).collect();
