@@ -1,5 +1,6 @@
 //! What people are told about the files they wrote: each broken file in `tests/golden/KIND/` stands beside the exact text of
 //! its errors. `UPDATE_GOLDEN=1` writes the texts anew; read what changed.
+#![expect(clippy::expect_used, reason = "the functions of a test may fail it too")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,17 +11,17 @@ use clawcoil::id::ProviderId;
 use clawcoil::policy::{Manifest, Permissions, Placement, ProviderFacts, Slot};
 
 /// A kind of file: its folder, and how it is read.
-type Kind = (&'static str, fn(Source) -> Result<(), Diagnostics>);
+type Kind = (&'static str, fn(&Source) -> Result<(), Diagnostics>);
 
 const KINDS: &[Kind] = &[("manifest", read_manifest), ("permissions", read_permissions)];
 
-fn read_manifest(source: Source) -> Result<(), Diagnostics> {
-    Manifest::parse(&source).map(drop)
+fn read_manifest(source: &Source) -> Result<(), Diagnostics> {
+    Manifest::parse(source).map(drop)
 }
 
 /// First as the host reads it at its start, then as `clawcoil policy check` holds it against what is installed.
-fn read_permissions(source: Source) -> Result<(), Diagnostics> {
-    let permissions = Permissions::parse(&[source])?;
+fn read_permissions(source: &Source) -> Result<(), Diagnostics> {
+    let permissions = Permissions::parse(std::slice::from_ref(source))?;
     let installed = files(&golden().join("installed")).into_iter().map(|path| {
         let source = Source::open(&path).expect("the installed manifest is there");
         Manifest::parse(&source).expect("the installed manifest is in order")
@@ -61,7 +62,7 @@ fn each_broken_file_is_answered_with_its_golden_text() {
         for path in files(&golden().join(kind)) {
             let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             let bytes = std::fs::read(&path).expect("the file can be read");
-            let answer = match Source::from_bytes(&*name, bytes).and_then(read) {
+            let answer = match Source::from_bytes(&*name, bytes).and_then(|source| read(&source)) {
                 Ok(()) => "no error\n".to_owned(),
                 Err(diagnostics) => format!("{diagnostics}\n"),
             };

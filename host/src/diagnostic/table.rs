@@ -283,13 +283,10 @@ impl<'s> Table<'s> {
     /// A table that may be absent.
     pub fn opt_table<T>(&mut self, key: &str, read: impl FnOnce(&mut Table<'s>) -> Option<T>) -> Option<T> {
         let value = self.get(key)?;
-        match value.get_ref() {
-            DeValue::Table(table) => self.inner(key, ["[", "]"], table, value.span()).read_all(read),
-            _ => {
-                let expected = format!("a table that stands once: [{}]", self.path_of(key));
-                self.mismatch(key, &expected, value)
-            }
+        if let DeValue::Table(table) = value.get_ref() {
+            return self.inner(key, ["[", "]"], table, value.span()).read_all(read);
         }
+        self.mismatch(key, &format!("a table that stands once: [{}]", self.path_of(key)), value)
     }
 
     /// A list of tables, `[[key]]` or inline; none if the key is absent.
@@ -520,7 +517,7 @@ mod tests {
             Some((numbers, tools, extra.into_iter().map(|(key, value)| key.value + &value.value).collect::<Vec<_>>()))
         });
         let date = jiff::civil::date(2027, 6, 30);
-        let numbers = (Some(16), Some(Duration::from_secs(60)), Some(date));
+        let numbers = (Some(16), Some(Duration::from_mins(1)), Some(date));
         let tools = vec![("send".to_owned(), "Send".to_owned())];
         assert_eq!(read.unwrap(), (numbers, tools, vec!["b1".to_owned(), "a2".to_owned()]));
     }

@@ -355,7 +355,7 @@ impl Inner {
             rule: None,
             reason: None,
             culprit: Culprit::SkillAuthor,
-            allow: Vec::new(),
+            allow: Box::default(),
             retry_after: None,
         };
         self.denied(denial, target)

@@ -273,7 +273,7 @@ impl Effective {
         let question = format!("reveal {name}");
         if service.declared.use_ != Use::Reveal {
             let message = format!("the manifest does not declare that service `{name}` reveals its token");
-            let allow = explain::reveal(self.decision(), service, true);
+            let allow = explain::reveal(service, true);
             return Err(self.deny(DenialCode::RevealNotGranted, Culprit::SkillAuthor, message, &question, allow));
         }
         if let Some(forbid) = &service.forbidden_reveal {
@@ -286,7 +286,7 @@ impl Effective {
         let revealing = || service.granted.iter().filter(|granted| granted.use_ == Use::Reveal);
         if revealing().next().is_none() {
             let message = format!("service `{name}` is granted for injection only, its token is not revealed");
-            let allow = explain::reveal(self.decision(), service, false);
+            let allow = explain::reveal(service, false);
             let mut denial = self.deny(DenialCode::RevealNotGranted, Culprit::Operator, message, &question, allow);
             denial.rule = service.granted.first().map(|granted| granted.line.clone());
             return Err(denial);
@@ -484,7 +484,7 @@ impl Effective {
     fn refuse_undeclared_request(&self, service: &Service, target: &Target) -> Denial {
         let name = &service.declared.name;
         let message = format!("the manifest does not declare that service `{name}` goes to {target}");
-        let allow = explain::request_in_manifest(self.decision(), service, target);
+        let allow = explain::request_in_manifest(service, target);
         self.deny(
             DenialCode::RequestNotGranted,
             Culprit::SkillAuthor,
@@ -510,7 +510,7 @@ impl Effective {
         allow: Vec<Proposal>,
     ) -> Denial {
         let id: ExplanationId = self.0.decision.explanation(&format!("{} {question}", code.as_str()));
-        Denial { id, code, message, rule: None, reason: None, culprit, allow, retry_after: None }
+        Denial { id, code, message, rule: None, reason: None, culprit, allow: allow.into(), retry_after: None }
     }
 }
 

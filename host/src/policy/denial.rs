@@ -90,11 +90,11 @@ pub struct Denial {
     /// The rule that decided; absent where nothing allows it.
     pub rule: Option<Line>,
     /// The operator's own words, from a `[[forbid]]`.
-    pub reason: Option<String>,
+    pub reason: Option<Box<str>>,
     /// Who can change it.
     pub culprit: Culprit,
     /// What would allow it, all of it together; empty where no added line would.
-    pub allow: Vec<Proposal>,
+    pub allow: Box<[Proposal]>,
     /// For a rate: when asking again may work.
     pub retry_after: Option<std::time::Duration>,
 }

@@ -230,6 +230,7 @@ pub fn revoke(source: &Source, what: &Revocation<'_>) -> Result<Edit, Diagnostic
     })?;
     let mut left = Vec::new();
     let mut taken = 0;
+    let mut kept = Vec::new();
     if let Some(grants) = document.get_mut("grant").and_then(Item::as_array_of_tables_mut) {
         let mut index = 0;
         while let Some(table) = grants.get_mut(index) {
@@ -238,6 +239,7 @@ pub fn revoke(source: &Source, what: &Revocation<'_>) -> Result<Edit, Diagnostic
             let concerned = text("skill") == Some(what.skill.as_str())
                 && what.service.is_none_or(|service| text("service") == Some(service.as_str()));
             if concerned && revoke_in(table, what.user, line, &mut left) {
+                kept.push((table.position().unwrap_or_default(), detached_comments(table)));
                 grants.remove(index);
                 taken += 1;
             } else {
@@ -245,7 +247,39 @@ pub fn revoke(source: &Source, what: &Revocation<'_>) -> Result<Edit, Diagnostic
             }
         }
     }
+    for (position, comments) in kept.into_iter().rev().filter(|(_, comments)| !comments.is_empty()) {
+        put_before_next(&mut document, position, &comments);
+    }
     finish(source, document.to_string(), left)
+}
+
+/// The comments above a table that an empty line parts from it: they are not about this table alone.
+fn detached_comments(table: &Table) -> String {
+    let above = table.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+    above
+        .rfind("\n\n")
+        .and_then(|at| above.get(..at + 1))
+        .filter(|text| text.contains('#'))
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// Puts comments above the table that follows a place in the file, or at the file's end.
+fn put_before_next(document: &mut DocumentMut, position: isize, comments: &str) {
+    let tables = document.iter_mut().flat_map(|(_, item)| match item {
+        Item::Table(table) => vec![table],
+        Item::ArrayOfTables(tables) => tables.iter_mut().collect(),
+        _ => Vec::new(),
+    });
+    let later = tables.filter(|table| table.position().is_some_and(|at| at > position));
+    if let Some(next) = later.min_by_key(|table| table.position()) {
+        let above = next.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+        let above = format!("{comments}{above}");
+        next.decor_mut().set_prefix(above);
+    } else {
+        let end = format!("{comments}{}", document.trailing().as_str().unwrap_or_default());
+        document.set_trailing(end);
+    }
 }
 
 /// Whether the whole grant is to go.
@@ -253,6 +287,12 @@ fn revoke_in(table: &mut Table, user: Option<&str>, line: Option<Line>, left: &m
     let Some(user) = user else { return true };
     let Some(users) = table.get_mut("users").and_then(Item::as_array_mut) else { return false };
     users.retain(|item| item.as_str() != Some(user));
+    if let Some(first) = users.get_mut(0) {
+        let prefix = first.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+        if prefix == " " {
+            first.decor_mut().set_prefix("");
+        }
+    }
     let covers = |item: &Value| {
         item.as_str()
             .and_then(|text| text.parse::<super::pattern::Pattern>().ok())

@@ -133,7 +133,7 @@ pub(super) struct Refusal {
     pub(super) culprit: Culprit,
     pub(super) message: String,
     pub(super) rule: Option<Line>,
-    pub(super) reason: Option<String>,
+    pub(super) reason: Option<Box<str>>,
 }
 
 impl Refusal {
@@ -152,7 +152,7 @@ impl Refusal {
 #[derive(Debug, Clone)]
 pub(super) struct ForbidLine {
     pub(super) line: Line,
-    pub(super) reason: Option<String>,
+    pub(super) reason: Option<Box<str>>,
 }
 
 impl From<&Forbid> for ForbidLine {
@@ -395,7 +395,8 @@ impl Question<'_> {
             if grant.is_for(&self.decision.caller) {
                 match self.current(grant, "a request without a credential") {
                     Ok(()) => {
-                        granted.push((grant.key(), PlainGrant { requests: requests.clone(), line: grant.line.clone() }))
+                        let allowed = PlainGrant { requests: requests.clone(), line: grant.line.clone() };
+                        granted.push((grant.key(), allowed));
                     }
                     Err(refusal) => refused = refused.or(Some(refusal)),
                 }
@@ -430,7 +431,8 @@ fn summary(
     for each in granted {
         match (&mut accounts, &each.accounts) {
             (Some(all), Some(more)) => {
-                all.extend(more.iter().filter(|alias| !all.contains(alias)).cloned().collect::<Vec<_>>())
+                let new: Vec<_> = more.iter().filter(|alias| !all.contains(alias)).cloned().collect();
+                all.extend(new);
             }
             _ => accounts = None,
         }

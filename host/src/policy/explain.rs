@@ -148,7 +148,7 @@ pub(super) fn request_in_grant(service: &Service, target: &Target) -> Vec<Propos
     if granted.requests.is_none() {
         // A grant without `request` means the provider's own origins; the first one written replaces them.
         for rule in granted.facts.api_origins.iter().filter(|rule| matches!(rule, OriginRule::Literal(_))) {
-            lines += &format!("[[grant.request]]\norigin = \"{rule}\"\n");
+            lines.extend(["[[grant.request]]\norigin = \"", &rule.to_string(), "\"\n"]);
         }
     }
     lines += &request_lines("grant.request", target);
@@ -156,7 +156,7 @@ pub(super) fn request_in_grant(service: &Service, target: &Target) -> Vec<Propos
 }
 
 /// One more destination in the manifest, and in the grant.
-pub(super) fn request_in_manifest(_decision: &Decision, service: &Service, target: &Target) -> Vec<Proposal> {
+pub(super) fn request_in_manifest(service: &Service, target: &Target) -> Vec<Proposal> {
     let mut both = vec![in_declaration(&service.declared, request_lines("service.request", target))];
     let granted = service.granted.first();
     let passes = granted.is_some_and(|granted| match &granted.requests {
@@ -178,17 +178,13 @@ pub(super) fn plain(decision: &Decision, target: &Target, undeclared: bool) -> V
 }
 
 /// The token in the clear.
-pub(super) fn reveal(_decision: &Decision, service: &Service, undeclared: bool) -> Vec<Proposal> {
+pub(super) fn reveal(service: &Service, undeclared: bool) -> Vec<Proposal> {
     let line = "use = \"reveal\"\n";
     let mut both = Vec::new();
     if undeclared {
         both.push(in_declaration(&service.declared, format!("{line}reason = \"…\"\n")));
     }
-    if let Some(granted) = service
-        .granted
-        .iter()
-        .find(|granted| granted.key == service.granted.first().map_or(granted.key, |first| first.key))
-    {
+    if let Some(granted) = service.granted.first() {
         both.push(in_grant(granted, line.to_owned()));
     }
     both

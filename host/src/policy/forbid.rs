@@ -17,7 +17,7 @@ pub(super) struct Forbid {
     pub(super) service: Option<ServiceName>,
     pub(super) provider: Option<ProviderId>,
     pub(super) what: What,
-    pub(super) reason: Option<String>,
+    pub(super) reason: Option<Box<str>>,
     pub(super) line: Line,
     pub(super) places: Places,
 }
@@ -63,7 +63,7 @@ impl Forbid {
         self.service.is_none() && self.provider.is_none()
     }
 
-    pub(super) fn read(table: &mut Table<'_>, file: usize) -> Option<Self> {
+    pub(super) fn read(table: &mut Table<'_>, file: usize) -> Self {
         table.examples(&[
             ("skill", "\"gmail-send\""),
             ("users", "[\"contractor-*\"]"),
@@ -83,7 +83,7 @@ impl Forbid {
         let origin = table.opt_parsed::<OriginRule>("origin");
         let scopes = table.opt_list::<Scope>("scopes");
         let reveal = table.opt_word("use", &[("reveal", Use::Reveal)]);
-        let reason = table.opt_string("reason");
+        let reason = table.opt_string("reason").map(Into::into);
         let selectors = ["skill", "clients", "users", "service", "provider", "origin", "scopes", "use"];
         if !selectors.iter().any(|key| table.has(key)) {
             let diagnostic =
@@ -117,6 +117,6 @@ impl Forbid {
             (None, None, None) => What::Everything,
         };
         let places = Places { file, provider: table.span_of("provider") };
-        Some(Self { skill, clients, users, service, provider, what, reason, line: table.line(), places })
+        Self { skill, clients, users, service, provider, what, reason, line: table.line(), places }
     }
 }

@@ -60,8 +60,8 @@ impl LimitRules {
 
     /// Of two files that both say something, the lower value holds.
     #[must_use]
-    pub(super) fn and(self, other: Self) -> Self {
-        fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+    pub(super) fn and(&self, other: &Self) -> Self {
+        fn least<T: Ord + Copy>(a: Option<T>, b: Option<T>) -> Option<T> {
             match (a, b) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
@@ -84,13 +84,10 @@ impl LimitRules {
             time: table.opt_duration("time"),
             result: table.opt_bytes("result"),
             log: table.opt_bytes("log"),
-            calls_per_user: if operator {
-                table.opt_integer("calls_per_user", 1..=100_000).and_then(|calls| u32::try_from(calls).ok())
-            } else {
-                None
-            },
+            calls_per_user: if operator { table.opt_integer("calls_per_user", 1..=100_000) } else { None }
+                .and_then(|calls| u32::try_from(calls).ok()),
         };
-        let most = (4_u64 << 30, Duration::from_secs(24 * 3600), 1_u64 << 30, 64_u64 << 20);
+        let most = (4_u64 << 30, Duration::from_hours(24), 1_u64 << 30, 64_u64 << 20);
         for (key, outside, rule) in [
             ("memory", limits.memory.is_some_and(|n| n == 0 || n > most.0), "it is at most 4GiB, and not zero"),
             ("time", limits.time.is_some_and(|n| n.is_zero() || n > most.1), "it is at most 24h, and not zero"),

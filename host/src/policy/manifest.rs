@@ -158,7 +158,7 @@ impl Manifest {
             let services = root.tables("service", read_service);
             let requests = root.tables("request", |table| RequestRule::read(table, Purpose::Plain));
             let limits = root.opt_table("limits", |table| Some(LimitRules::read(table, false))).unwrap_or_default();
-            let tools = root.named_tables("tool", read_tool).into_iter().collect();
+            let tools = root.named_tables("tool", |name, table| Some(read_tool(name, table))).into_iter().collect();
             check_services(root, &services);
             let (name, version, description, line) = skill?;
             let services = services.into_iter().map(|service| service.value).collect();
@@ -235,7 +235,7 @@ fn read_service(table: &mut Table<'_>) -> Option<Located<ServiceDeclaration>> {
     Some(Located { value, span })
 }
 
-fn read_tool(name: Located<String>, table: &mut Table<'_>) -> Option<(String, ToolWords)> {
+fn read_tool(name: Located<String>, table: &mut Table<'_>) -> (String, ToolWords) {
     let good = name.value.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !good || !name.value.starts_with(|c: char| c.is_ascii_lowercase()) {
         let diagnostic = Diagnostic::new(name.span, format!("{:?} can't be the name of a tool", name.value));
@@ -248,7 +248,7 @@ fn read_tool(name: Located<String>, table: &mut Table<'_>) -> Option<(String, To
     for (argument, words) in table.named_strings("arguments") {
         arguments.insert(argument.value, words.value);
     }
-    Some((name.value, ToolWords { title, description, arguments }))
+    (name.value, ToolWords { title, description, arguments })
 }
 
 /// A text for people and models, of several lines.

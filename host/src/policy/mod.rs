@@ -84,3 +84,6 @@ pub use provider::{Placement, ProviderFacts, Slot};
 pub use rate::{InvalidRate, Rate, Rates};
 pub use request::{InvalidPathRule, OriginRule, PathRule, RequestRule};
 pub use target::{NormalPath, Target, TargetError};
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,7 @@ impl Permissions {
                     all.grants.extend(grants);
                     all.forbids.extend(forbids);
                     all.network.private.extend(network);
-                    all.limits = all.limits.and(limits);
+                    all.limits = all.limits.and(&limits);
                 }
                 Err(found) => note(found),
             }
@@ -174,7 +174,7 @@ type FileRules = (Vec<Grant>, Vec<Forbid>, Vec<ipnet::IpNet>, LimitRules);
 
 fn read_file(root: &mut Table<'_>, file: usize) -> FileRules {
     let grants = root.tables("grant", |table| Grant::read(table, file));
-    let forbids = root.tables("forbid", |table| Forbid::read(table, file));
+    let forbids = root.tables("forbid", |table| Some(Forbid::read(table, file)));
     let network = root.opt_table("network", |table| {
         table.examples(&[("private", "[\"10.1.0.0/16\"]")]);
         Some(table.opt_list_by("private", parse_net).unwrap_or_default())

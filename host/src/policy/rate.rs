@@ -124,7 +124,7 @@ impl Rates {
                 rule: Some(permit.rule().clone()),
                 reason: None,
                 culprit: Culprit::Caller,
-                allow: Vec::new(),
+                allow: Box::default(),
                 retry_after: Some(wait),
             }),
         }
