@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use clawcoil::audit::{AuditLog, Event, Opening};
 use clawcoil::clock::{Clock, SystemClock};
 use clawcoil::host::{Home, Host, OpenError};
 use clawcoil::id::{Caller, ClientName, UserId};
@@ -60,6 +61,14 @@ pub(super) async fn open_at(home: Home) -> Result<Host, Failure> {
 pub(super) async fn open_vault(home: &Home) -> Result<Vault, Failure> {
     let identity = Identity::load(&home.certificate(), &home.key())?;
     Ok(Vault::open(&home.database(), &identity, clock()).await?)
+}
+
+/// Writes down what an operator did, where no host is open.
+pub(super) fn record(home: &Home, vault: &Vault, event: &Event) -> Result<(), Failure> {
+    let key = vault.audit_key();
+    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
+    AuditLog::open(&home.audit(), &opening, clock())?.append(event)?;
+    Ok(())
 }
 
 /// A person at the command line: the local owner of the vault may act for each of its users.

@@ -12,12 +12,6 @@ use crate::settings::Settings;
 
 /// What happened
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  clawcoil audit tail
-  clawcoil audit tail --user alice --skill gmail-send --lines 100
-  clawcoil audit tail --explanation why_0123456789abcdef0123456789abcdef     the decision behind a refusal
-  clawcoil audit verify")]
 pub(crate) struct AuditCommand {
     #[command(subcommand)]
     action: Action,
@@ -26,8 +20,12 @@ pub(crate) struct AuditCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show the last entries
+    #[command(
+        after_help = "Examples:\n  clawcoil audit tail\n  clawcoil audit tail --user alice --skill gmail-send --lines 100\n  clawcoil audit tail --explanation why_0123456789abcdef0123456789abcdef     the decision behind a refusal"
+    )]
     Tail(Tail),
     /// Check that no entry was changed, moved, added or taken away
+    #[command(after_help = "Examples:\n  clawcoil audit verify")]
     Verify,
 }
 

@@ -12,11 +12,6 @@ use crate::settings::Settings;
 
 /// The accounts that are connected
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  clawcoil connections list --user alice
-  clawcoil connections show con_0123456789abcdef0123456789abcdef
-  clawcoil connections disconnect con_0123456789abcdef0123456789abcdef")]
 pub(crate) struct Connections {
     #[command(subcommand)]
     action: Action,
@@ -25,6 +20,7 @@ pub(crate) struct Connections {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List them
+    #[command(after_help = "Examples:\n  clawcoil connections list\n  clawcoil connections list --user alice --json")]
     List {
         /// Only this user's
         #[arg(long, conflicts_with = "agent")]
@@ -34,11 +30,13 @@ enum Action {
         agent: bool,
     },
     /// Show all that is known of one
+    #[command(after_help = "Examples:\n  clawcoil connections show con_0123456789abcdef0123456789abcdef")]
     Show {
         /// Which
         connection: ConnectionId,
     },
     /// Remove one: its tokens here, then at the provider
+    #[command(after_help = "Examples:\n  clawcoil connections disconnect con_0123456789abcdef0123456789abcdef")]
     Disconnect {
         /// Which
         connection: ConnectionId,

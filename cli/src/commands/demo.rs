@@ -107,9 +107,7 @@ impl Demo {
         story.line(format!("The operator stored a client for {}, at {}.", entry.name, sandbox.origin()))?;
 
         let act = Act { host: &host, sandbox: &sandbox, user: parsed("alice")?, skill: parsed("gmail-send")? };
-        let installed = host
-            .registry()
-            .add(&skill::component_in(&self.skills.join("gmail-send")).map_err(|failure| not_built(&failure))?, None)?;
+        let installed = host.registry().add(&built(&self.skills, "gmail-send")?, None)?;
         let scopes = installed.manifest.services.iter().flat_map(|service| service.scopes.clone()).collect();
         let owner = Owner::User(act.user.clone());
         let account: AccountAlias = parsed("default")?;
@@ -138,10 +136,18 @@ impl Demo {
         act.reveal_refused(&self.skills, story).await?;
         act.disconnected(&connected, story).await?;
 
-        let summary = audit::verify(&home.audit(), &host.vault().audit_key())?;
+        let key = host.vault().audit_key();
+        let summary = audit::verify(&home.audit(), &key)?;
+        let releases = audit::Filter { kind: Some(audit::EventKind::Released), ..audit::Filter::default() };
+        let releases = audit::read(&home.audit(), &key, &releases)
+            .map_err(|error| surprise(&format!("the audit log can't be read: {error}")))?;
+        if releases.len() != act.arrived().await?.len() {
+            return Err(surprise("the audit log does not have one entry for each request with a token"));
+        }
         story.line(format!(
-            "The audit log has {} entries, one before each release of a token. None was changed, none is missing.",
-            summary.entries
+            "The audit log has {} entries, {} of them for a token on a request. None was changed, none is missing.",
+            summary.entries,
+            releases.len()
         ))?;
         drop(host);
         sandbox.stop().await.map_err(|error| Failure::error(format!("the sandbox ended badly: {error}")))
@@ -277,9 +283,7 @@ impl Act<'_> {
     /// A skill that wants the token itself, allowed everything but that.
     async fn reveal_refused(&self, skills: &Path, story: &mut Story<'_>) -> Result<(), Failure> {
         let skill: SkillName = parsed("signed-webhook")?;
-        self.host
-            .registry()
-            .add(&skill::component_in(&skills.join(skill.as_str())).map_err(|failure| not_built(&failure))?, None)?;
+        self.host.registry().add(&built(skills, skill.as_str())?, None)?;
         let (owner, account, scopes) = (Owner::User(self.user.clone()), parsed("default")?, BTreeSet::new());
         let key = AccessToken::new("a-key-that-signs".to_owned());
         self.host.connector().fixed(&owner, &parsed(WEBHOOK)?, &account, vault::Kind::ApiKey, &scopes, key).await?;
@@ -287,9 +291,10 @@ impl Act<'_> {
         let ready = self.host.ready(&skill).await?;
         let tool = ready.component.tools().first().ok_or_else(|| surprise("signed-webhook has no tool"))?.name();
         match self.host.invoke(&agent::caller(&self.user)?, &skill, Some(tool), &json!({})).await {
-            Err(InvokeError::Call(CallError::Link(refused @ LinkError::NotLinked { .. }))) => {
-                story.line(format!("Another one, {skill}, wants to see its key itself. It was granted all but that, and never started: {refused}."))
-            }
+            Err(InvokeError::Call(CallError::Link(LinkError::NotLinked { import, .. }))) => story.line(format!(
+                "Another one, {skill}, wants to see its key itself. It was granted all but that, and was never started: \
+                 {import} takes a grant with use = \"reveal\"."
+            )),
             other => Err(surprise(&format!("{skill} was not refused: {other:?}"))),
         }
     }
@@ -324,10 +329,15 @@ fn surprise(what: &str) -> Failure {
     Failure::error(format!("the demo went wrong: {what}"))
 }
 
-fn not_built(failure: &Failure) -> Failure {
-    Failure::error(format!(
-        "the example skills are not built here ({failure}): run `cargo xtask demo`, or name their folder with --skills"
-    ))
+/// The component of an example skill.
+fn built(skills: &Path, name: &str) -> Result<PathBuf, Failure> {
+    let folder = skills.join(name);
+    if !folder.is_dir() {
+        let message =
+            "the example skills are not built here: run `cargo xtask demo`, or name their folder with --skills";
+        return Err(Failure::error(format!("{} is not there; {message}", folder.display())));
+    }
+    skill::component_in(&folder)
 }
 
 /// The lines, numbered, as they happen.

@@ -90,3 +90,47 @@ impl Command {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The commands that do something, by the words that one types.
+    fn leaves(command: &clap::Command, words: &str, found: &mut Vec<(String, String)>) {
+        let words = format!("{words}{}", command.get_name());
+        let mut below = command.get_subcommands().peekable();
+        if below.peek().is_none() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            found.push((words.clone(), help));
+        }
+        below.for_each(|command| leaves(command, &format!("{words} "), found));
+    }
+
+    #[test]
+    fn each_command_shows_how_it_is_used() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        let mut found = Vec::new();
+        leaves(&command, "", &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for (words, help) in found {
+            assert!(help.contains("Examples:") && help.contains(&words), "`{words} --help` has no example");
+        }
+    }
+
+    #[test]
+    fn no_argument_takes_a_secret() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                let secret = ["secret", "token", "password", "key"].iter().any(|word| name.contains(word));
+                let harmless = matches!(name, "no_secret" | "token_lifetime");
+                assert!(!secret || harmless, "--{name} of {}: others can see arguments", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

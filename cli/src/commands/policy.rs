@@ -15,11 +15,6 @@ use crate::settings::Settings;
 
 /// What is allowed, and why
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  clawcoil policy check
-  clawcoil policy explain --skill gmail-send --user alice
-  clawcoil policy explain --skill gmail-send --user alice --service gmail --json")]
 pub(crate) struct PolicyCommand {
     #[command(subcommand)]
     action: Action,
@@ -28,8 +23,12 @@ pub(crate) struct PolicyCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Check the permissions, the providers, and the installed skills' manifests against each other
+    #[command(after_help = "Examples:\n  clawcoil policy check")]
     Check,
     /// Say whether a skill may use a service for a user, with the rule that decides, or the lines that would allow it
+    #[command(
+        after_help = "Examples:\n  clawcoil policy explain --skill gmail-send --user alice\n  clawcoil policy explain --skill gmail-send --user alice --service gmail --json"
+    )]
     Explain(Explain),
 }
 

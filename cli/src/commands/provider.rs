@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use clawcoil::audit::{Event, EventKind};
 use clawcoil::diagnostic::Source;
 use clawcoil::host::Home;
 use clawcoil::id::ProviderId;
@@ -30,13 +31,16 @@ pub(crate) struct ProviderCommand {
 enum Action {
     Add(Add),
     /// List the known providers, and where a client is stored
+    #[command(after_help = "Examples:\n  clawcoil provider list\n  clawcoil provider list --json")]
     List,
     /// Show what is known of a provider, and what to register there
+    #[command(after_help = "Examples:\n  clawcoil provider show google")]
     Show {
         /// The provider
         provider: ProviderId,
     },
     /// Remove the client and your own entry of a provider; connections stay until they expire
+    #[command(after_help = "Examples:\n  clawcoil provider remove acme")]
     Remove {
         /// The provider
         provider: ProviderId,
@@ -120,6 +124,8 @@ impl Add {
         if let Some((client_id, secret)) = client {
             let client_secret = secret.map(ClientSecret::new);
             let vault = agent::open_vault(&home).await?;
+            let event = Event { provider: Some(self.provider.clone()), ..Event::new(EventKind::ClientSet) };
+            agent::record(&home, &vault, &event)?;
             vault.put_client(&self.provider, ClientRegistration { client_id, client_secret }).await?;
         } else if entry.server().is_some() && self.file.is_none() {
             return Err(Failure::usage(format!(
@@ -285,7 +291,11 @@ fn addresses(server: &Server) -> Value {
 
 async fn remove(id: &ProviderId, settings: &Settings, output: &Output) -> Result<(), Failure> {
     let home = agent::existing_home(settings)?;
-    let had_client = agent::open_vault(&home).await?.remove_client(id).await?;
+    let vault = agent::open_vault(&home).await?;
+    let had_client = vault.remove_client(id).await?;
+    if had_client {
+        agent::record(&home, &vault, &Event { provider: Some(id.clone()), ..Event::new(EventKind::ClientRemoved) })?;
+    }
     let path = entry_path(&home, id);
     let had_entry = path.exists();
     if had_entry {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use clawcoil::audit::{Event, EventKind};
+use clawcoil::host::Home;
 use clawcoil::id::SkillName;
 use clawcoil::policy::{Manifest, RequestRule, Use};
 use clawcoil::registry::{InstalledSkill, Registry};
@@ -19,12 +21,6 @@ const REVEAL: &str = "clawcoil:skill/reveal";
 
 /// The installed skills
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  clawcoil skill inspect gmail_send.wasm     what it can do, and what it can't
-  clawcoil skill add gmail_send.wasm         its manifest, skill.toml, stands beside it
-  clawcoil skill add ./gmail-send            a folder with skill.toml and one component
-  clawcoil skill list")]
 pub(crate) struct Skill {
     #[command(subcommand)]
     action: Action,
@@ -33,6 +29,9 @@ pub(crate) struct Skill {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Install a skill, or a new version of one
+    #[command(
+        after_help = "Examples:\n  clawcoil skill add gmail_send.wasm     its manifest, skill.toml, stands beside it\n  clawcoil skill add ./gmail-send        a folder with skill.toml and one component"
+    )]
     Add {
         /// The component, or a folder that holds it
         path: PathBuf,
@@ -41,8 +40,12 @@ enum Action {
         manifest: Option<PathBuf>,
     },
     /// List them
+    #[command(after_help = "Examples:\n  clawcoil skill list")]
     List,
     /// Show what a skill declares, exports and imports
+    #[command(
+        after_help = "Examples:\n  clawcoil skill inspect gmail_send.wasm     before it is installed\n  clawcoil skill inspect gmail-send --schemas"
+    )]
     Inspect {
         /// The name of an installed skill, or the path of a component
         skill: String,
@@ -54,6 +57,7 @@ enum Action {
         schemas: bool,
     },
     /// Remove one; its grants stay, and do nothing without it
+    #[command(after_help = "Examples:\n  clawcoil skill remove gmail-send")]
     Remove {
         /// Which
         skill: SkillName,
@@ -67,8 +71,7 @@ impl Skill {
         match self.action {
             Action::Add { path, manifest } => {
                 let home = agent::existing_home(settings)?;
-                let registry = Registry::in_folder(home.skills());
-                add(&registry, &path, manifest.as_deref(), output).await
+                add(&home, &path, manifest.as_deref(), output).await
             }
             Action::List => list(&registry, output),
             Action::Inspect { skill, manifest, schemas } => {
@@ -79,7 +82,10 @@ impl Skill {
                 inspect(&read, schemas, output).await
             }
             Action::Remove { skill } => {
+                let vault = agent::open_vault(&agent::existing_home(settings)?).await?;
                 registry.remove(&skill)?;
+                let event = Event { skill: Some(skill.clone()), ..Event::new(EventKind::SkillRemoved) };
+                agent::record(&home, &vault, &event)?;
                 output.answer(json!({ "skill": skill.as_str() }), || format!("{skill} is removed."))
             }
         }
@@ -114,7 +120,9 @@ async fn compile(component: &[u8]) -> Result<std::sync::Arc<Component>, Failure>
     Ok(runtime.compile(component).await?)
 }
 
-async fn add(registry: &Registry, path: &Path, manifest: Option<&Path>, output: &Output) -> Result<(), Failure> {
+async fn add(home: &Home, path: &Path, manifest: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let registry = Registry::in_folder(home.skills());
+    let vault = agent::open_vault(home).await?;
     let component = component_in(path)?;
     let progress = output.progress("compiling");
     let candidate = Registry::read(&component, manifest)?;
@@ -122,6 +130,12 @@ async fn add(registry: &Registry, path: &Path, manifest: Option<&Path>, output: 
     drop(progress);
     let before = registry.get(candidate.name()).ok().filter(|before| before.digest != candidate.digest);
     let skill = registry.add(&component, manifest)?;
+    let event = Event {
+        skill: Some(skill.name().clone()),
+        skill_digest: Some(skill.digest),
+        ..Event::new(EventKind::SkillAdded)
+    };
+    agent::record(home, &vault, &event)?;
     let tools: Vec<&str> = compiled.tools().iter().map(clawcoil::runtime::Tool::name).collect();
     let object = json!({
         "skill": skill.name().as_str(), "skill_version": skill.manifest.version.as_str(), "digest": skill.digest.to_string(),

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::ledger::Holder;
+use super::message::Message;
 use super::{Shared, journal};
 
 /// Who asks, by the bearer token of the request (RFC 6750 section 2.1).
@@ -81,27 +82,15 @@ pub(super) async fn send_mail(
     let Some(message) = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
         return invalid("Invalid value for ByteString.");
     };
-    let mail = read_mail(&message);
-    if mail.get("to").and_then(Value::as_str).is_none_or(|to| !to.contains('@')) {
+    let mail = Message::read(&message);
+    if mail.to.as_ref().is_none_or(|to| !to.contains('@')) {
         return invalid("Recipient address required");
     }
-    asking.record(&shared, "mail", "a mail was sent", mail);
+    let content = json!({ "to": mail.to, "subject": mail.subject, "text": mail.text });
+    asking.record(&shared, "mail", "a mail was sent", content);
     let id = shared.next_number();
     let id = format!("{id:016x}");
     reply(StatusCode::OK, json!({ "id": id, "threadId": id, "labelIds": ["SENT"] }))
-}
-
-/// The headers that show where a mail goes, and its text (RFC 5322 section 2.1), as they arrived.
-fn read_mail(message: &str) -> Value {
-    let message = message.replace("\r\n", "\n");
-    let (head, text) = message.split_once("\n\n").unwrap_or((&message, ""));
-    let field = |name: &str| {
-        head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-        })
-    };
-    json!({ "to": field("to"), "subject": field("subject"), "text": text.trim_end() })
 }
 
 /// Gmail's profile: <https://developers.google.com/workspace/gmail/api/reference/rest/v1/users/getProfile>

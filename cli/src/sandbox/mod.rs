@@ -9,6 +9,7 @@ mod authorize;
 mod entries;
 mod journal;
 mod ledger;
+mod message;
 mod page;
 mod token;
 mod vendor;

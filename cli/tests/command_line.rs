@@ -1,0 +1,367 @@
+//! The command as people and scripts use it: a process, its exit code, its two outputs.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+const MAIL: [&str; 5] = ["gmail-send", "send", "to=[\"grace@sandbox.example\"]", "subject=Hello", "body=How are you?"];
+
+/// An agent's home that is gone after the test.
+struct Agent(tempfile::TempDir);
+
+impl Agent {
+    fn without_home() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn new() -> Self {
+        let agent = Self::without_home();
+        agent.succeeds(&["init", "--no-recovery"]);
+        agent
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.0.path().join("agent")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clawcoil"));
+        command.arg("--home").arg(self.folder()).args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn succeeds(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// What it writes to stderr.
+    fn fails(&self, arguments: &[&str], code: i32) -> String {
+        let output = self.run(arguments);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}{}", text(&output.stdout));
+        assert!(stderr.lines().any(|line| line.starts_with("error: ")), "{stderr}");
+        stderr
+    }
+
+    fn json(&self, arguments: &[&str], code: i32) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["version"], 1);
+        document
+    }
+
+    /// Connects alice's account as a person would: reads the address, consents there, and the callback comes back.
+    fn connect(&self) {
+        let mut connecting =
+            self.command(&["connect", "google", "--user", "alice", "--skill", "gmail-send", "--yes"]).spawn().unwrap();
+        let address = line_with(&mut connecting, "http://");
+        let page = get(&address);
+        let (_, rest) = page.split_once("name=\"request\" value=\"").unwrap_or_else(|| panic!("{page}"));
+        let (request, _) = rest.split_once('"').unwrap();
+        let form = format!("request={request}&account=ada&decision=allow");
+        let answer = http("POST", &address, &form);
+        let callback =
+            answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap_or_else(|| panic!("{answer}"));
+        assert!(get(callback.trim()).contains("You can close this window"));
+        assert!(connecting.wait().unwrap().success());
+    }
+}
+
+/// A sandbox in a process of its own.
+struct Sandbox {
+    process: Child,
+    origin: String,
+}
+
+impl Sandbox {
+    fn start(agent: &Agent) -> Self {
+        let mut process = agent.command(&["sandbox", "--port", "0", "--json"]).spawn().unwrap();
+        let mut document = String::new();
+        // The document ends with the brace at the beginning of a line.
+        for line in BufReader::new(process.stdout.as_mut().unwrap()).lines() {
+            let line = line.unwrap();
+            document.push_str(&line);
+            if line == "}" {
+                break;
+            }
+        }
+        let document: Value = serde_json::from_str(&document).unwrap();
+        Self { process, origin: document["origin"].as_str().unwrap().to_owned() }
+    }
+
+    fn inbox(&self) -> Vec<Value> {
+        let answer = get(&format!("{}/sandbox/inbox", self.origin));
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str::<Value>(body).unwrap()["entries"].as_array().unwrap().clone()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The first line of the process' stderr that contains the words, without the space around it.
+fn line_with(process: &mut Child, words: &str) -> String {
+    let lines = BufReader::new(process.stderr.as_mut().unwrap()).lines();
+    lines
+        .map(Result::unwrap)
+        .find(|line| line.contains(words))
+        .unwrap_or_else(|| panic!("no {words}"))
+        .trim()
+        .to_owned()
+}
+
+fn get(url: &str) -> String {
+    http("GET", url, "")
+}
+
+/// One request on a connection of its own, to this machine.
+fn http(method: &str, url: &str, form: &str) -> String {
+    let rest = url.strip_prefix("http://").unwrap();
+    let (authority, path) = rest.split_once('/').unwrap();
+    let mut stream = TcpStream::connect(authority).unwrap();
+    let length = form.len();
+    let kind = "application/x-www-form-urlencoded";
+    write!(stream, "{method} /{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{form}").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The built example skills.
+fn skills() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/skills");
+    assert!(folder.join("gmail-send").is_dir(), "the skills are not built: run `cargo xtask build-skills`");
+    folder
+}
+
+#[test]
+fn the_demo_tells_its_story_within_ten_seconds_and_without_a_terminal() {
+    let agent = Agent::without_home();
+    let start = std::time::SystemTime::UNIX_EPOCH;
+    let seconds = || start.elapsed().unwrap().as_secs();
+    let begun = seconds();
+    let story = agent.succeeds(&["demo", "--skills", skills().to_str().unwrap()]);
+    assert!(seconds() - begun <= 10, "{story}");
+    assert!(story.contains("[[grant]]"), "the lines that would allow it: {story}");
+    assert!(story.lines().count() < 35, "{story}");
+    assert!(!agent.folder().exists(), "the demo has a home of its own");
+}
+
+#[test]
+fn without_built_skills_the_demo_says_how_to_build_them() {
+    let agent = Agent::without_home();
+    assert!(agent.fails(&["demo", "--skills", "/nowhere"], 1).contains("cargo xtask demo"));
+}
+
+#[test]
+fn the_whole_line_from_init_to_disconnect() {
+    let agent = Agent::new();
+    let sandbox = Sandbox::start(&agent);
+    agent.succeeds(&["provider", "add", "google", "--sandbox", &sandbox.origin]);
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    let inspected = agent.succeeds(&["skill", "inspect", "gmail-send"]);
+    assert!(inspected.contains("This skill can't see your token"), "{inspected}");
+    let send = [&["run"], &MAIL[..], &["--user", "alice"]].concat();
+
+    // Not granted: refused, with the lines that would allow it; pasted, they do.
+    let refused = agent.fails(&send, 5);
+    assert!(refused.contains("[[grant]]") && refused.contains("why_"), "{refused}");
+    let refused = agent.json(&send, 5);
+    let lines = refused["error"]["denials"][0]["allow"][0]["lines"].as_str().unwrap();
+    let permissions = agent.folder().join("permissions.toml");
+    let before = std::fs::read_to_string(&permissions).unwrap();
+    std::fs::write(&permissions, format!("{before}\n{lines}")).unwrap();
+    agent.succeeds(&["policy", "check"]);
+    let explained = agent.succeeds(&["policy", "explain", "--skill", "gmail-send", "--user", "alice"]);
+    assert!(explained.starts_with("granted: ") && explained.contains("permissions.toml:"), "{explained}");
+    let again = agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
+    assert!(again.contains("granted to alice already"), "{again}");
+
+    // Granted, and nobody is connected: the command that connects.
+    assert!(agent.fails(&send, 4).contains("clawcoil connect google --user alice"));
+    agent.connect();
+    let connections = agent.json(&["connections", "list", "--user", "alice"], 0);
+    let connection = &connections["connections"][0];
+    assert_eq!((&connection["who"], &connection["state"]), (&"ada@sandbox.example".into(), &"active".into()));
+
+    let sent = agent.json(&send, 0);
+    assert!(sent["result"]["id"].is_string(), "{sent}");
+    let arrived = sandbox.inbox();
+    assert_eq!(arrived.len(), 1);
+    assert_eq!(arrived[0]["content"]["text"], "How are you?");
+    assert!(agent.fails(&[&["run"], &MAIL[..], &["--user", "bob"]].concat(), 5).contains("no grant"));
+
+    // A word that is no argument of the tool, and a tool that isn't there: the caller's mistakes.
+    agent.fails(&["run", "gmail-send", "send", "--user", "alice", "colour=red"], 2);
+    agent.fails(&["run", "gmail-send", "sned", "--user", "alice"], 2);
+
+    agent.succeeds(&["revoke", "gmail-send", "--user", "alice"]);
+    assert_eq!(std::fs::read_to_string(&permissions).unwrap().trim_end(), before.trim_end(), "comments stay");
+    agent.fails(&send, 5);
+
+    let id = connection["id"].as_str().unwrap();
+    assert!(agent.succeeds(&["connections", "disconnect", id]).contains("has ended its tokens"));
+    assert!(agent.fails(&["connections", "show", id], 1).contains("no connection"));
+
+    let tail = agent.succeeds(&["audit", "tail", "--user", "alice", "--lines", "100"]);
+    for kind in ["connected", "released", "denied", "disconnected"] {
+        assert!(tail.contains(kind), "{kind}: {tail}");
+    }
+    assert!(agent.succeeds(&["audit", "verify"]).contains("nothing was changed"));
+    agent.succeeds(&["doctor"]);
+
+    // And the log notices a change.
+    let log = std::fs::read_dir(agent.folder().join("audit")).unwrap().map(|entry| entry.unwrap().path());
+    let log =
+        log.filter(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("released"))).last().unwrap();
+    let changed = std::fs::read_to_string(&log).unwrap().replace("released", "requested");
+    std::fs::write(&log, changed).unwrap();
+    let bad = agent.fails(&["audit", "verify"], 1);
+    assert!(bad.contains(log.to_str().unwrap()), "{bad}");
+    assert_eq!(agent.run(&["doctor"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_new_version_of_a_skill_is_paused_until_it_is_granted_again() {
+    let agent = Agent::new();
+    let author = tempfile::tempdir().unwrap();
+    let (component, manifest) = (author.path().join("component.wasm"), author.path().join("skill.toml"));
+    std::fs::copy(skills().join("gmail-send/component.wasm"), &component).unwrap();
+    let text = std::fs::read_to_string(skills().join("gmail-send/skill.toml")).unwrap();
+    std::fs::write(&manifest, &text).unwrap();
+    let folder = author.path().to_str().unwrap();
+    agent.succeeds(&["skill", "add", folder]);
+    agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
+
+    std::fs::write(&manifest, text.replace("0.1.0", "0.2.0")).unwrap();
+    assert!(agent.succeeds(&["skill", "add", folder]).contains("replaces version 0.1.0"));
+    let explain = ["policy", "explain", "--skill", "gmail-send", "--user", "alice"];
+    assert_eq!(agent.json(&explain, 0)["services"][0]["denied"], "approval-pending");
+    agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
+    assert_eq!(agent.json(&explain, 0)["services"][0]["granted"], true);
+    let permissions = std::fs::read_to_string(agent.folder().join("permissions.toml")).unwrap();
+    assert_eq!(permissions.matches("\n[[grant]]").count(), 1, "the old grant is replaced: {permissions}");
+}
+
+#[test]
+fn a_command_that_is_not_understood_ends_with_2_and_says_so_on_stderr() {
+    let agent = Agent::without_home();
+    for wrong in [&["nonsense"][..], &[], &["connect", "google"], &["run", "Gmail", "--user", "alice"], &["init"]] {
+        let output = agent.run(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{wrong:?}");
+    }
+    assert!(!agent.folder().exists());
+}
+
+#[test]
+fn where_no_agent_is_each_command_says_how_to_make_one() {
+    let agent = Agent::without_home();
+    for command in [
+        &["connections", "list"][..],
+        &["audit", "verify"],
+        &["doctor"],
+        &["grant", "a", "--user", "b"],
+        &["run", "a", "--user", "b"],
+        &["connect", "google", "--user", "a", "--yes"],
+    ] {
+        assert!(agent.fails(command, 1).contains("clawcoil init"), "{command:?}");
+    }
+    let error = agent.json(&["doctor"], 1);
+    assert_eq!(error["error"]["code"], "error");
+}
+
+#[test]
+fn a_recovery_key_is_never_shown_where_it_could_be_kept_by_accident() {
+    let agent = Agent::without_home();
+    let output = agent.run(&["init"]);
+    assert_eq!(output.status.code(), Some(2));
+    let shown = text(&output.stdout) + &text(&output.stderr);
+    assert!(!shown.contains("AGE-SECRET-KEY"), "{shown}");
+    assert!(agent.fails(&["init", "--recovery-to", "AGE-SECRET-KEY-1QQQ"], 1).contains("recipient"));
+    assert!(!agent.folder().join("vault.db").exists());
+}
+
+#[test]
+fn files_with_errors_show_all_of_them_with_their_places() {
+    let agent = Agent::new();
+    std::fs::write(
+        agent.folder().join("permissions.toml"),
+        "[[grant]]\nskil = \"a\"\nusers = [\"alice\"]\n\n[[forbid]]\nuser = [\"bob\"]\n",
+    )
+    .unwrap();
+    let errors = agent.fails(&["policy", "check"], 1);
+    assert!(errors.contains("permissions.toml:2:1") && errors.contains("did you mean `skill`?"), "{errors}");
+    assert!(errors.contains("permissions.toml:6:1"), "{errors}");
+}
+
+#[test]
+fn a_client_secret_is_read_from_stdin_and_shown_nowhere() {
+    let agent = Agent::new();
+    let mut command =
+        agent.command(&["provider", "add", "google", "--client-id", "123", "--verbose", "--verbose", "--verbose"]);
+    let mut process = command.stdin(Stdio::piped()).spawn().unwrap();
+    process.stdin.take().unwrap().write_all(b"canary-of-the-client\n").unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown =
+        text(&output.stdout) + &text(&output.stderr) + &agent.succeeds(&["provider", "show", "google", "--json"]);
+    assert!(!shown.contains("canary"), "{shown}");
+    for file in ["vault.db", "vault.db-wal"] {
+        let bytes = std::fs::read(agent.folder().join(file)).unwrap_or_default();
+        assert!(!bytes.windows(6).any(|window| window == b"canary"), "{file}");
+    }
+    assert!(agent.fails(&["provider", "add", "google", "--client-id", "123"], 2).contains("stdin"));
+}
+
+#[test]
+fn ctrl_c_while_a_person_is_waited_for_ends_with_130_and_connects_nothing() {
+    let agent = Agent::new();
+    let sandbox = Sandbox::start(&agent);
+    agent.succeeds(&["provider", "add", "google", "--sandbox", &sandbox.origin]);
+    let mut connecting =
+        agent.command(&["connect", "google", "--user", "alice", "--scope", "a", "--yes"]).spawn().unwrap();
+    line_with(&mut connecting, "http://");
+    let interrupted = Command::new("kill").args(["-INT", &connecting.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert_eq!(connecting.wait().unwrap().code(), Some(130));
+    let list = agent.json(&["connections", "list"], 0);
+    assert_eq!(list["connections"], serde_json::json!([]));
+}
+
+#[test]
+fn an_answer_that_belongs_to_no_attempt_does_not_end_the_waiting() {
+    let agent = Agent::new();
+    let sandbox = Sandbox::start(&agent);
+    agent.succeeds(&["provider", "add", "google", "--sandbox", &sandbox.origin]);
+    let mut connecting =
+        agent.command(&["connect", "google", "--user", "alice", "--scope", "a", "--yes"]).spawn().unwrap();
+    let address = line_with(&mut connecting, "http://");
+    let (_, redirect) = address.split_once("redirect_uri=").unwrap();
+    let redirect = redirect.split('&').next().unwrap().replace("%3A", ":").replace("%2F", "/");
+    for forged in ["?code=a&state=forged", "?state=", "", "?error=access_denied&state=forged"] {
+        assert!(get(&format!("{redirect}{forged}")).contains("was not taken"), "{forged}");
+    }
+    assert!(connecting.try_wait().unwrap().is_none(), "it still waits");
+    connecting.kill().unwrap();
+    connecting.wait().unwrap();
+}
