@@ -1,4 +1,5 @@
 //! The command as people and scripts use it: a process, its exit code, its two outputs.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -203,8 +204,8 @@ fn the_whole_line_from_init_to_disconnect() {
     let connection = &connections["connections"][0];
     assert_eq!((&connection["who"], &connection["state"]), (&"ada@sandbox.example".into(), &"active".into()));
 
-    let sent = agent.json(&send, 0);
-    assert!(sent["result"]["id"].is_string(), "{sent}");
+    let mail = agent.json(&send, 0);
+    assert!(mail["result"]["id"].is_string(), "{mail}");
     let arrived = sandbox.inbox();
     assert_eq!(arrived.len(), 1);
     assert_eq!(arrived[0]["content"]["text"], "How are you?");
