@@ -73,11 +73,10 @@ impl Output {
         if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// Shows on stderr that something takes long; the bar goes when it is dropped.
+    /// Shows at a terminal that something takes long; it goes when it is dropped.
     #[expect(clippy::unused_self, reason = "everything that is said goes through this type")]
     pub(crate) fn progress(&self, what: &str) -> Progress {
         if !io::stderr().is_terminal() {
-            eprintln!("{what} …");
             return Progress(None);
         }
         let bar = ProgressBar::new_spinner().with_message(what.to_owned());

@@ -55,7 +55,7 @@ impl Run {
             None => None,
         };
         let host = agent::open(settings).await?;
-        let progress = output.progress("compiling, if this version of the skill is new here");
+        let progress = output.progress("compiling");
         let ready = host.ready(&self.skill).await?;
         drop(progress);
         let tool = match self.tool.as_deref() {

@@ -283,7 +283,7 @@ fn services(manifest: &Manifest, lines: &mut Vec<String>) {
     }
 }
 
-/// The names of the arguments; those that may be left out with a question mark.
+/// The names of the arguments, those that may be left out last and with a question mark.
 fn arguments(schema: &Value) -> String {
     let required: Vec<&str> = schema
         .get("required")
@@ -291,9 +291,7 @@ fn arguments(schema: &Value) -> String {
         .map(|names| names.iter().filter_map(Value::as_str).collect())
         .unwrap_or_default();
     let properties = schema.get("properties").and_then(Value::as_object);
-    let names = properties.into_iter().flat_map(|properties| properties.keys());
-    names
-        .map(|name| if required.contains(&name.as_str()) { name.clone() } else { format!("{name}?") })
-        .collect::<Vec<_>>()
-        .join(", ")
+    let all = properties.into_iter().flat_map(|properties| properties.keys());
+    let optional = all.filter(|name| !required.contains(&name.as_str())).map(|name| format!("{name}?"));
+    required.iter().map(|&name| name.to_owned()).chain(optional).collect::<Vec<_>>().join(", ")
 }

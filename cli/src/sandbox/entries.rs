@@ -3,13 +3,13 @@
 use super::vendor::{PATHS, Vendor};
 
 /// The providers that the sandbox stands in for.
-pub(crate) const ENTRIES: [&str; 4] = ["google", "github-app", "slack", "salesforce"];
+pub(crate) const ENTRIES: [&str; 5] = ["google", "github", "github-app", "slack", "salesforce"];
 
 /// The entry for one provider and a sandbox at this origin. `None`: the sandbox doesn't stand in for it.
 pub(crate) fn entry(provider: &str, origin: &str) -> Option<String> {
     let (vendor, apis) = match provider {
         "google" => (Vendor::Google, "https://gmail.googleapis.com"),
-        "github-app" => (Vendor::GitHub, "https://api.github.com"),
+        "github" | "github-app" => (Vendor::GitHub, "https://api.github.com"),
         "slack" => (Vendor::Slack, "https://slack.com"),
         "salesforce" => (Vendor::Salesforce, "{api_origin}"),
         _ => return None,
