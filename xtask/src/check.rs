@@ -18,7 +18,8 @@ pub(crate) fn test() -> Result<()> {
         run(&mut command("cargo", &["fmt", "--all", "--check"]))?;
         in_each_skill_workspace(&["fmt", "--all", "--check"])
     });
-    checks.run("the skills' own tests", || in_each_skill_workspace(&["test"]));
+    // The guests of the tests are made for the sandbox alone: the host's tests run them.
+    checks.run("the skills' own tests", || run(command("cargo", &["test"]).current_dir(root().join(skills::EXAMPLES))));
     checks.run("cargo clippy", || {
         run(&mut command("cargo", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
     });

@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result};
 use crate::run::{command, root, run, step};
 use crate::setup::TARGET;
 
+/// The folder of the example skills.
+pub(crate) const EXAMPLES: &str = "skills-examples";
+
 /// Where the built skills are collected: `target/skills/NAME/{component.wasm, skill.toml}`.
 pub(crate) fn collected() -> PathBuf {
     root().join("target/skills")
@@ -16,7 +19,7 @@ pub(crate) fn collected() -> PathBuf {
 /// The folders that hold a workspace of skills.
 pub(crate) fn workspaces() -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for folder in ["skills-examples", "tests/guests"] {
+    for folder in [EXAMPLES, "tests/guests"] {
         let folder = root().join(folder);
         if folder.join("Cargo.toml").is_file() {
             found.push(folder);
