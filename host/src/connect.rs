@@ -23,7 +23,7 @@ use crate::secret::AccessToken;
 use crate::vault::{ClientRegistration, Connection, Kind, NewConnection, Pending, TokenSet, Vault, VaultError};
 
 /// How long a person has from the link to the consent.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_mins(10);
 
 /// How long revoking a token at its provider may take.
 const REVOCATION: Duration = Duration::from_secs(10);

@@ -10,7 +10,6 @@
 //! let read = Table::read(&source, |root| {
 //!     let name = root.string("name");
 //!     let colour = root.opt_string("colour");
-//!     root.finish();
 //!     Some((name?, colour))
 //! });
 //! let text = read.unwrap_err().to_string();

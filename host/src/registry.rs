@@ -287,7 +287,7 @@ mod tests {
         assert_ne!(replaced.digest, added.digest);
         assert_ne!(registry.stamp(&name), stamp);
         assert_eq!(*registry.get(&name).unwrap().component, *b"two");
-        assert_eq!(registry.names().unwrap(), [name.clone()]);
+        assert_eq!(registry.names().unwrap(), std::slice::from_ref(&name));
         registry.remove(&name).unwrap();
         assert!(matches!(registry.get(&name), Err(RegistryError::NotInstalled { .. })));
     }

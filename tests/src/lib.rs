@@ -1,1 +1,1 @@
-
+//! Tests of the whole: harness, integration, attacks and faults.

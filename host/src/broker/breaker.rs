@@ -12,7 +12,7 @@ const THRESHOLD: u32 = 5;
 /// The first pause; each further failure doubles its upper bound.
 const FIRST: Duration = Duration::from_secs(1);
 /// No pause is longer than this, unless the provider itself asks for it.
-const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST: Duration = Duration::from_mins(5);
 
 /// Full jitter: anything from zero to the bound, so that many connections don't come back at the same moment.
 pub(super) fn backoff(failures: u32, clock: &dyn Clock) -> Duration {

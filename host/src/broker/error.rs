@@ -84,7 +84,7 @@ impl NeededAction {
             service,
             connection,
             Reason::NotConfirmed,
-            "is connected, but its owner has not confirmed that it is the right one".to_owned(),
+            "is connected, but its owner has not confirmed that it is the right one",
         )
     }
 
@@ -93,7 +93,7 @@ impl NeededAction {
             ReconnectReason::Refused => Reason::Revoked,
             ReconnectReason::RotationLost | ReconnectReason::GrantEnded => Reason::Expired,
         };
-        Self::of(service, connection, reason, format!("has to be connected again: {}", why.explanation()))
+        Self::of(service, connection, reason, &format!("has to be connected again: {}", why.explanation()))
     }
 
     pub(super) fn scopes(service: &ServiceName, connection: &Connection, missing: Vec<Scope>) -> Self {
@@ -102,7 +102,7 @@ impl NeededAction {
             service,
             connection,
             Reason::MissingScopes,
-            format!("was connected without the scopes {}", names.join(", ")),
+            &format!("was connected without the scopes {}", names.join(", ")),
         );
         for scope in &missing {
             action.command.push_str(" --scope ");
@@ -112,7 +112,7 @@ impl NeededAction {
         action
     }
 
-    fn of(service: &ServiceName, connection: &Connection, reason: Reason, what: String) -> Self {
+    fn of(service: &ServiceName, connection: &Connection, reason: Reason, what: &str) -> Self {
         let (provider, account) = (&connection.provider, &connection.account);
         Self {
             reason,

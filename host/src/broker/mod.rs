@@ -35,7 +35,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 
 /// After a refresh that an API's 401 asked for, the next one of that kind waits this long: an API that answers 401 for a
 /// reason of its own must not make the host hammer the token endpoint.
-const PAUSE_AFTER_REJECTION: Duration = Duration::from_secs(60);
+const PAUSE_AFTER_REJECTION: Duration = Duration::from_mins(1);
 
 /// Hands out fresh access tokens against permits. Clones share everything.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use crate::egress::{self, Calling, Refusals};
 use crate::id::{Caller, InvocationId, SkillName};
 use crate::policy::{Denial, Effective, EffectiveLimits};
 use crate::registry::RegistryError;
-use crate::runtime::{Call, CallError, CompileError, End, Limits, Logs};
+use crate::runtime::{Call, CallError, CompileError, End, Limits, Logs, Tool};
 
 /// How a call ended. The guest has run.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ fn the_tool<'a>(ready: &'a Ready, skill: &SkillName, tool: Option<&'a str>) -> R
         (Some(tool), _) => Ok(tool),
         (None, [only]) => Ok(only.name()),
         (None, tools) => {
-            let tools: Vec<_> = tools.iter().map(|tool| tool.name()).collect();
+            let tools: Vec<_> = tools.iter().map(Tool::name).collect();
             Err(InvokeError::ToolNotNamed { skill: skill.clone(), tools: tools.join(", ") })
         }
     }
