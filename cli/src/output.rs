@@ -55,7 +55,7 @@ impl Output {
 
     /// How the command failed: always in words on stderr, and for programs as an object.
     pub(crate) fn failure(&self, failure: &Failure) {
-        eprintln!("{} {failure}", self.styled("31;1", "error:"));
+        eprintln!("{} {failure}", self.styled_at(&io::stderr(), "31;1", "error:"));
         if self.json {
             // stdout may be what failed; there is nobody left to tell.
             let _ = document(json!({ "error": failure.to_json() }));
@@ -68,9 +68,13 @@ impl Output {
         eprintln!("{text}");
     }
 
-    /// Text in a terminal style (an SGR parameter), where colours are wanted.
+    /// Text for stdout in a terminal style (an SGR parameter), where colours are wanted.
     pub(crate) fn styled(&self, style: &str, text: &str) -> String {
-        if self.color { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+        self.styled_at(&io::stdout(), style, text)
+    }
+
+    fn styled_at(&self, place: &impl io::IsTerminal, style: &str, text: &str) -> String {
+        if self.color && place.is_terminal() { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     /// Shows at a terminal that something takes long; it goes when it is dropped.

@@ -31,7 +31,7 @@ pub(crate) struct Settings {
     pub(crate) home: Option<PathBuf>,
     /// One JSON document on stdout.
     pub(crate) json: bool,
-    /// Colours on stdout.
+    /// Colours where a terminal is.
     pub(crate) color: bool,
     /// A person sits at stdin and stderr: questions can be asked.
     pub(crate) interactive: bool,
@@ -57,7 +57,7 @@ impl SettingsArgs {
             home: self.home.or_else(|| Some(data?.join("clawcoil"))),
             json,
             // https://no-color.org
-            color: !json && std::io::stdout().is_terminal() && variable("NO_COLOR").is_none(),
+            color: variable("NO_COLOR").is_none(),
             interactive: std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
             log,
             desktop: cfg!(target_os = "macos")

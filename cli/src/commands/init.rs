@@ -1,7 +1,7 @@
 //! `clawcoil init`
 
 use clap::Args;
-use clawcoil::host;
+use clawcoil::host::{self, InitError};
 use clawcoil::identity::{Recovery, RecoveryKey};
 use serde_json::json;
 
@@ -34,10 +34,14 @@ impl Init {
     pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
         let home = agent::home(settings)?;
         let (recovery, key) = self.recovery(output)?;
-        let made = host::init(&home, &recovery, agent::clock()).await?;
         if let Some(key) = key {
+            // Whoever gives up here has no agent yet, and so none whose recovery key was never written down.
+            if agent::existing_home(settings).is_ok() {
+                return Err(InitError::Exists(home.folder().display().to_string()).into());
+            }
             show_once(output, &key).await?;
         }
+        let made = host::init(&home, &recovery, agent::clock()).await?;
         let folder = home.folder().display().to_string();
         let object = json!({ "agent": made.agent.to_string(), "home": folder, "recovery": recovery.recipient() });
         output.answer(object, || {
