@@ -77,16 +77,44 @@ pub(super) fn caller(user: &UserId) -> Result<Caller, Failure> {
     Ok(Caller { client, user: user.clone() })
 }
 
-/// Writes a file of the home so that it is whole at any moment.
+/// Writes a file of the home so that it is whole at any moment. A link stays one, and the file's mode stays.
 pub(super) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
     use io::Write as _;
-    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let new = place.with_extension(format!("new-{}", std::process::id()));
     let written = fs::File::create(&new)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&new, path));
+        .and_then(|mut file| {
+            if let Ok(before) = fs::metadata(&place) {
+                file.set_permissions(before.permissions())?;
+            }
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&new, &place));
     written.map_err(|error| {
         // The first error is the one to tell.
         let _ = fs::remove_file(&new);
         Failure::error(format!("{} can't be written: {error}", path.display()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_mode_and_the_link_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("kept-elsewhere"), folder.path().join("permissions.toml"));
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink(&file, &link).unwrap();
+        replace_file(&link, "new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left over");
+    }
 }
