@@ -70,6 +70,15 @@ pub(super) fn full(bytes: Bytes) -> Body {
     Body::new(Full::new(bytes).map_err(|never| match never {}))
 }
 
+/// The body, each piece of which is asked for anew; with the first refusal it ends.
+pub(super) fn while_allowed(body: Body, allowed: impl Fn() -> Result<(), BoxError> + Send + 'static) -> Body {
+    let pieces = futures_util::StreamExt::map(http_body_util::BodyStream::new(body), move |piece| {
+        allowed()?;
+        piece
+    });
+    Body::new(StreamBody::new(pieces))
+}
+
 fn rejoined(front: [Bytes; 2], trailers: Option<http_body::Frame<Bytes>>, rest: Body) -> Outgoing {
     let data = front.into_iter().filter(|bytes| !bytes.is_empty()).map(http_body::Frame::data);
     let front: Vec<Result<_, BoxError>> = data.chain(trailers).map(Ok).collect();

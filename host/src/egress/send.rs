@@ -284,13 +284,24 @@ impl Inner {
         spellings
     }
 
-    /// The body, which ends before a placeholder or a token that the guest must not have.
+    /// The body, which ends before a placeholder or a token that the guest must not have, and at once where a reveal that
+    /// came after the request had begun would let a token out with it.
     fn guarded(self: &Arc<Self>, asked: &mut Asked) -> (Body, Refusal) {
         let refusal = Refusal::default();
         if asked.body.whole().is_some_and(Bytes::is_empty) {
             return (asked.body.take(), refusal);
         }
-        let mut body = asked.body.take();
+        let confined = {
+            let (inner, noted, target) = (Arc::clone(self), refusal.clone(), asked.target.clone());
+            move || {
+                inner.confine(&target).map_err(|error| {
+                    let text = error.to_string();
+                    let _ = noted.0.set(error);
+                    BoxError::from(text)
+                })
+            }
+        };
+        let mut body = body::while_allowed(asked.body.take(), confined);
         let origin = asked.target.origin().to_string();
         for (spellings, message) in self
             .unrevealed()

@@ -611,6 +611,31 @@ async fn after_a_reveal_the_call_reaches_only_the_services_own_origins() {
 }
 
 #[tokio::test]
+async fn a_body_that_was_open_before_a_reveal_carries_nothing_out_after_it() {
+    let (_, plain, _, world) = quiet().await;
+    let call = world.call("alice");
+    let (pieces, open) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let stream = futures_util::stream::unfold(open, async |mut open| {
+        let piece = open.recv().await?;
+        Some((Ok::<_, BoxError>(http_body::Frame::data(piece)), open))
+    });
+    let (parts, ()) = Request::post(format!("{}/x", plain.origin())).body(()).unwrap().into_parts();
+    let request = Request::from_parts(parts, Body::new(StreamBody::new(stream)));
+    let sending = tokio::spawn({
+        let call = call.clone();
+        async move { send(&call, request).await }
+    });
+    pieces.send(Bytes::from("before")).await.unwrap();
+    // There is room again once the first piece is on its way.
+    let room = pieces.reserve().await.unwrap();
+    let handle = call.get_token("mail", &[], None, None).unwrap();
+    let revealed = call.reveal(handle.id).await.unwrap();
+    room.send(Bytes::from(revealed.token.expose().chars().rev().collect::<String>()));
+    denial(sending.await.unwrap());
+    assert!(plain.seen().is_empty());
+}
+
+#[tokio::test]
 async fn reveal_without_its_grant_is_refused() {
     let quiet = Server::quiet().await;
     let world = world(&quiet, &quiet, &quiet, "", &GRANTS.replacen("use = \"reveal\"", "use = \"inject\"", 1));
