@@ -339,13 +339,14 @@ async fn complete(
     answer: oauth::TokenResponse,
 ) -> Result<TokenSet, InvalidApiOrigin> {
     let api_origin = entry.api_origin(answer.api_origin.as_deref())?;
+    let said = answer.expires_in;
     let mut tokens = TokenSet { api_origin, ..token_set(entry, answer) };
     tokens.grant_ends_at = entry.grant_ends.and_then(|life| tokens.requested_at.checked_add(life).ok());
-    if tokens.expires_in.is_none() && server.introspect.is_some() {
-        // A token whose life stays unknown is used until the API refuses it.
+    if said.is_none() && server.introspect.is_some() {
+        // Where the server does not tell either, the catalogue's word stays.
         if let Ok(known) = oauth::introspect::introspect(via, server, client, &tokens.access).await {
-            let life = known.expires_at.map(|at| at.duration_since(tokens.requested_at));
-            tokens.expires_in = life.and_then(|life| Duration::try_from(life).ok());
+            let life = known.expires_at.and_then(|at| Duration::try_from(at.duration_since(tokens.requested_at)).ok());
+            tokens.expires_in = life.or(tokens.expires_in);
         }
     }
     Ok(tokens)
