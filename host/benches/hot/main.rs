@@ -1,7 +1,8 @@
 //! What a call costs over bare wasmtime, as ratios within one run, so that they hold on a noisy machine.
 //!
 //! The floor is wasmtime alone on the very engine of the runtime: the same component, a fresh store with WASI for each
-//! call, and the one exported function called with its Rust types. `cargo bench -p clawcoil` prints the figures and writes
+//! call, and the one exported function called with its Rust types. Ours is `Host::invoke` with all that it does: policy, the
+//! look-up of connections, the audit log. `cargo bench -p clawcoil` prints the figures and writes
 //! them to `target/bench/summary.json`; run as a test, it only sees that everything runs.
 
 #![allow(
@@ -14,18 +15,21 @@
 
 mod guests;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use clawcoil::audit::{Event, EventKind};
 use clawcoil::clock::{Clock as _, SystemClock};
-use clawcoil::id::UserId;
-use clawcoil::runtime::{
-    AuthError, Authority, Body, Call, Component, End, Limits, Linked, RevealedToken, Runtime, SendError, Settings,
-    Timeouts, TokenHandle, TokenInfo, TokenRequest,
-};
+use clawcoil::host::{Home, Host, init};
+use clawcoil::id::{Caller, ConnectionId, Owner, SkillName};
+use clawcoil::identity::Recovery;
+use clawcoil::policy::{Effective, Target};
+use clawcoil::runtime::End;
+use clawcoil::secret::AccessToken;
+use clawcoil::vault::{Kind, NewConnection, TokenSet};
 use serde_json::{Map, Value, json};
 use wasmtime::component::{InstancePre, Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -77,33 +81,6 @@ impl Summary {
     }
 }
 
-/// Says yes to everything and does nothing else: what is left is the runtime's own cost.
-struct Trivial;
-
-#[async_trait]
-impl Authority for Trivial {
-    async fn get_token(&self, _: TokenRequest<'_>) -> Result<TokenHandle, AuthError> {
-        let info = TokenInfo {
-            provider: String::new(),
-            api_origin: String::new(),
-            account: None,
-            scopes: Vec::new(),
-            expires_at_ms: None,
-        };
-        Ok(TokenHandle { id: 0, info, placeholder: String::new() })
-    }
-
-    fn invalidate(&self, _: u64) {}
-
-    async fn reveal(&self, _: u64) -> Result<RevealedToken, AuthError> {
-        Err(AuthError::Other("no".to_owned()))
-    }
-
-    async fn send(&self, _: http::Request<Body>, _: Timeouts) -> Result<http::Response<Body>, SendError> {
-        Err(SendError::Denied("no".to_owned()))
-    }
-}
-
 struct Bare {
     wasi: WasiCtx,
     table: ResourceTable,
@@ -115,36 +92,105 @@ impl WasiView for Bare {
     }
 }
 
+/// A home as an operator has it: one skill, one grant, one connected account.
 struct Bench {
-    runtime: Runtime,
-    echo: Arc<Component>,
+    host: Host,
     floor: InstancePre<Bare>,
     function: wasmtime::component::ComponentExportIndex,
-    user: UserId,
-    limits: Limits,
+    caller: Caller,
+    skill: SkillName,
+    connection: ConnectionId,
     clock: SystemClock,
     calls: usize,
+    _folder: tempfile::TempDir,
 }
+
+const MANIFEST: &str = r#"
+[skill]
+name = "echo"
+version = "0.1.0"
+description = "Says back what it is told"
+
+[[service]]
+name = "api"
+provider = "acme"
+scopes = ["read"]
+use = "inject"
+reason = "to measure"
+  [[service.request]]
+  origin = "https://api.acme.example"
+  methods = ["GET"]
+  paths = ["/v1/**"]
+"#;
+
+const PERMISSIONS: &str = r#"
+[[grant]]
+skill = "echo"
+users = ["*"]
+clients = ["*"]
+service = "api"
+provider = "acme"
+scopes = ["read"]
+use = "inject"
+approval = "none"
+"#;
+
+const PROVIDER: &str = r#"
+[provider.acme]
+name = "Acme"
+authorize = "https://auth.acme.example/authorize"
+token = "https://auth.acme.example/token"
+api-origins = ["https://api.acme.example"]
+"#;
 
 impl Bench {
     async fn new(calls: usize) -> Self {
         let bytes = guests::build().remove("echo").unwrap();
-        let runtime = Runtime::new(Settings::default()).unwrap();
-        let echo = runtime.compile(bytes.clone()).await.unwrap();
-        let component = wasmtime::component::Component::from_binary(runtime.engine(), &bytes).unwrap();
-        let mut linker = Linker::new(runtime.engine());
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home"));
+        init(&home, &Recovery::none(), Arc::new(SystemClock::new())).await.unwrap();
+        std::fs::create_dir_all(home.providers_folder()).unwrap();
+        std::fs::write(home.providers_folder().join("acme.toml"), PROVIDER).unwrap();
+        std::fs::write(home.permissions(), PERMISSIONS).unwrap();
+        let component = folder.path().join("echo.wasm");
+        std::fs::write(&component, &bytes).unwrap();
+        std::fs::write(folder.path().join("skill.toml"), MANIFEST).unwrap();
+        let host = Host::builder(home).open().await.unwrap();
+        let skill = host.registry().add(&component, None).unwrap().name().clone();
+        let caller = Caller { client: "bench".parse().unwrap(), user: "ann".parse().unwrap() };
+        let scopes: BTreeSet<_> = [String::from("read").parse().unwrap()].into();
+        let new = NewConnection {
+            owner: Owner::User(caller.user.clone()),
+            provider: "acme".parse().unwrap(),
+            account: "default".parse().unwrap(),
+            kind: Kind::AuthorizationCode,
+            scopes: scopes.clone(),
+        };
+        let tokens = TokenSet {
+            access: AccessToken::new("0123456789abcdef0123456789abcdef".to_owned()),
+            refresh: None,
+            token_type: "Bearer".to_owned(),
+            expires_in: Some(Duration::from_secs(3600)),
+            requested_at: SystemClock::new().now(),
+            scopes: Some(scopes),
+            api_origin: None,
+            account_label: None,
+            grant_ends_at: None,
+        };
+        let connection = host.vault().connect(new, tokens, true).await.unwrap().id;
+        let component = wasmtime::component::Component::from_binary(host.runtime().engine(), &bytes).unwrap();
+        let mut linker = Linker::new(host.runtime().engine());
         wasmtime_wasi::p2::add_to_linker_async::<Bare>(&mut linker).unwrap();
         linker.define_unknown_imports_as_traps(&component).unwrap();
         let tools = component.get_export_index(None, "clawcoil:guest-echo/tools").unwrap();
         let function = component.get_export_index(Some(&tools), "echo").unwrap();
         let floor = linker.instantiate_pre(&component).unwrap();
-        let user = "ann".parse().unwrap();
-        Self { runtime, echo, floor, function, user, limits: Limits::default(), clock: SystemClock::new(), calls }
+        Self { host, floor, function, caller, skill, connection, clock: SystemClock::new(), calls, _folder: folder }
     }
 
     async fn floor(&self) {
         let bare = Bare { wasi: WasiCtx::builder().build(), table: ResourceTable::new() };
-        let mut store = wasmtime::Store::new(self.runtime.engine(), bare);
+        let mut store = wasmtime::Store::new(self.host.runtime().engine(), bare);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let instance = self.floor.instantiate_async(&mut store).await.unwrap();
@@ -153,31 +199,58 @@ impl Bench {
         assert_eq!(said, "hello");
     }
 
-    async fn ours(&self, tool: &str, input: &Value, authority: &Arc<dyn Authority>) {
-        let linked = Linked { tokens: true, reveal: false, http: false };
-        let authority = Arc::clone(authority);
-        let call = Call { user: &self.user, tool, input, linked, authority, limits: &self.limits };
-        let outcome = self.runtime.call(&self.echo, call).await.unwrap();
+    async fn ours(&self, tool: &str, input: &Value) {
+        let outcome = self.host.invoke(&self.caller, &self.skill, Some(tool), input).await.unwrap();
         assert!(matches!(outcome.end, End::Value(Value::String(said)) if said == "hello"));
     }
 
-    /// The median of each, in microseconds: floor, ours, ours with a token. The three take turns.
-    async fn medians(&self) -> [f64; 3] {
-        let authority: Arc<dyn Authority> = Arc::new(Trivial);
+    /// What egress does for each request with a credential: decide, read and decrypt, note, render.
+    async fn release(&self, effective: &Effective, target: &Target) {
+        let service = "api".parse().unwrap();
+        let permit = effective.permit_inject(&service, target, None, None, self.clock.now()).unwrap();
+        let event = Event {
+            client: Some(self.caller.client.clone()),
+            user: Some(self.caller.user.clone()),
+            skill: Some(self.skill.clone()),
+            service: Some(permit.service().clone()),
+            provider: Some(permit.provider().clone()),
+            scopes: permit.scopes().iter().cloned().collect(),
+            rule: Some(permit.rule().to_string()),
+            policy_hash: Some(*permit.policy_hash()),
+            origin: Some(target.origin().to_string()),
+            method: Some("GET".to_owned()),
+            ..Event::new(EventKind::Released)
+        };
+        let released = self.host.broker().release(&permit, self.connection, event).await.unwrap();
+        let mut value =
+            http::HeaderValue::from_str(&["Bearer ", released.token.expose()].concat()).expect("a token is ASCII");
+        value.set_sensitive(true);
+        std::hint::black_box(value);
+    }
+
+    /// The median of each, in microseconds: floor, a call, a call with a token, a release. They take turns.
+    async fn medians(&self) -> [f64; 4] {
         let plain = json!({ "text": "hello" });
-        let with_token = json!({ "service": "service", "text": "hello" });
-        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        let with_token = json!({ "service": "api", "text": "hello" });
+        let ready = self.host.ready(&self.skill).await.unwrap();
+        let effective = self.host.effective(&ready, &self.caller);
+        let uri: http::Uri = "https://api.acme.example/v1/items".parse().unwrap();
+        let target = Target::parse(&http::Method::GET, &uri).unwrap();
+        let mut times = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..self.calls {
             let start = self.clock.monotonic();
             self.floor().await;
             let first = self.clock.monotonic();
-            self.ours("echo", &plain, &authority).await;
+            self.ours("echo", &plain).await;
             let second = self.clock.monotonic();
-            self.ours("echo-with-token", &with_token, &authority).await;
+            self.ours("echo-with-token", &with_token).await;
             let third = self.clock.monotonic();
+            self.release(&effective, &target).await;
+            let fourth = self.clock.monotonic();
             times[0].push(first.saturating_sub(start));
             times[1].push(second.saturating_sub(first));
             times[2].push(third.saturating_sub(second));
+            times[3].push(fourth.saturating_sub(third));
         }
         times.map(|times| median(times).as_secs_f64() * 1e6)
     }
@@ -189,12 +262,11 @@ impl Bench {
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    let authority: Arc<dyn Authority> = Arc::new(Trivial);
                     let input = json!({ "text": "hello" });
                     event_loop().block_on(async {
                         while !stop.load(Ordering::Relaxed) {
                             if ours {
-                                self.ours("echo", &input, &authority).await;
+                                self.ours("echo", &input).await;
                             } else {
                                 self.floor().await;
                             }
@@ -245,11 +317,12 @@ fn main() {
 
     // The first round warms slots, caches and branch predictors.
     let _warm = event_loop.block_on(bench.medians());
-    let [floor, ours, with_token] = event_loop.block_on(bench.medians());
+    let [floor, ours, with_token, release] = event_loop.block_on(bench.medians());
     summary.tell("floor_us_p50", floor);
-    summary.tell("runtime_call_us_p50", ours);
-    summary.add("runtime_call_over_floor_p50", ours / floor, Reach::AtMost(1.2));
-    summary.add("runtime_token_added_us_p50", with_token - ours, Reach::AtMost(3.0));
+    summary.tell("invoke_us_p50", ours);
+    summary.add("invoke_over_floor_p50", ours / floor, Reach::AtMost(1.5));
+    summary.add("get_token_added_us_p50", with_token - ours, Reach::AtMost(3.0));
+    summary.add("release_us_p50", release, Reach::AtMost(5.0));
     summary.add("threads2_vs_floor", bench.second_thread(rounds, time), Reach::AtLeast(0.95));
 
     if measures {

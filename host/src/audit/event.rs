@@ -52,11 +52,9 @@ pub struct UnknownWord;
 words! {
     /// What happened.
     EventKind {
-        /// A call of a skill began.
-        #[default]
-        InvocationStarted = "invocation-started",
         /// A call of a skill ended.
-        InvocationFinished = "invocation-finished",
+        #[default]
+        Invoked = "invoked",
         /// Policy refused something.
         Denied = "denied",
         /// A request without a credential went out.

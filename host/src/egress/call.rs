@@ -9,7 +9,7 @@ use crate::clock::random;
 use crate::id::{
     AccountAlias, Caller, ConnectionId, Digest, ExplanationId, Generation, InvocationId, Scope, ServiceName,
 };
-use crate::policy::{Culprit, Denial, DenialCode, Effective, Manifest, Origin, OriginRule, Policy, Skill};
+use crate::policy::{Culprit, Denial, DenialCode, Effective, Manifest, Origin, OriginRule, Policy};
 use crate::secret::AccessToken;
 use crate::vault::Connection;
 
@@ -109,8 +109,7 @@ impl Call {
     /// A call that begins.
     pub fn new(egress: Arc<Egress>, calling: Calling) -> Self {
         let policy = egress.policy.load_full();
-        let skill = Skill { manifest: &calling.manifest, digest: calling.digest };
-        let effective = policy.effective(&skill, &calling.caller, egress.clock.now());
+        let effective = egress.effective(&policy, &calling);
         let state = State {
             policy,
             effective,
@@ -123,6 +122,16 @@ impl Call {
             refusals: Refusals::default(),
         };
         Self(Arc::new(Inner { egress, calling, state: Mutex::new(state) }))
+    }
+
+    /// What the skill may do at this moment.
+    pub fn effective(&self) -> Effective {
+        self.0.effective()
+    }
+
+    /// The policy by which [`effective`](Self::effective) was decided last.
+    pub fn policy_hash(&self) -> Digest {
+        self.0.state().policy.hash()
     }
 
     /// Decides a `get-token`. Nothing is decrypted.
@@ -235,8 +244,7 @@ impl Inner {
         let policy = self.egress.policy.load_full();
         let mut state = self.state();
         if !Arc::ptr_eq(&policy, &state.policy) {
-            let skill = Skill { manifest: &self.calling.manifest, digest: self.calling.digest };
-            state.effective = policy.effective(&skill, &self.calling.caller, self.egress.clock.now());
+            state.effective = self.egress.effective(&policy, &self.calling);
             state.policy = policy;
         }
         state.effective.clone()

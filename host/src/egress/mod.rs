@@ -24,13 +24,16 @@ mod send;
 pub mod slots;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use moka::sync::Cache;
 
 use crate::audit::AuditLog;
 use crate::clock::Clock;
+use crate::id::{Caller, Digest};
 use crate::net::Net;
-use crate::policy::{Policy, Rates};
+use crate::policy::{Effective, Policy, Rates, Skill};
 use crate::provider::Catalogue;
 
 pub use call::{Call, Calling, HandleInfo, Refusals, Revealed};
@@ -52,7 +55,20 @@ pub struct Egress {
     audit: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
     rates: Rates,
+    decided: Cache<(Digest, Caller), Arc<Decided>>,
 }
+
+/// What a skill may do for a caller, by one policy, as of one moment.
+struct Decided {
+    policy: Arc<Policy>,
+    at: Duration,
+    effective: Effective,
+}
+
+/// How long a decision is good for the next call: a grant that expires is looked at again with each permit in any case.
+const DECIDED_FOR: Duration = Duration::from_secs(1);
+/// So many decisions are kept.
+const MOST_DECIDED: u64 = 4096;
 
 impl Egress {
     /// Egress over these parts. A policy that is stored later holds from the next request on, in running calls too.
@@ -64,7 +80,34 @@ impl Egress {
         audit: Arc<AuditLog>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { credentials: Box::new(credentials), net, catalogue, policy, audit, clock, rates: Rates::new() }
+        Self {
+            credentials: Box::new(credentials),
+            net,
+            catalogue,
+            policy,
+            audit,
+            clock,
+            rates: Rates::new(),
+            decided: Cache::new(MOST_DECIDED),
+        }
+    }
+}
+
+impl Egress {
+    fn effective(&self, policy: &Arc<Policy>, calling: &Calling) -> Effective {
+        let key = (calling.digest, calling.caller.clone());
+        let now = self.clock.monotonic();
+        if let Some(known) = self.decided.get(&key)
+            && Arc::ptr_eq(&known.policy, policy)
+            && now.saturating_sub(known.at) < DECIDED_FOR
+        {
+            return known.effective.clone();
+        }
+        let skill = Skill { manifest: &calling.manifest, digest: calling.digest };
+        let effective = policy.effective(&skill, &calling.caller, self.clock.now());
+        let decided = Decided { policy: Arc::clone(policy), at: now, effective: effective.clone() };
+        self.decided.insert(key, Arc::new(decided));
+        effective
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::authority::CallAuthority;
 use super::{Host, Ready};
-use crate::audit::{AuditError, Decision, Event, EventKind};
+use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind};
 use crate::broker::{BrokerError, NeededAction};
 use crate::clock;
 use crate::egress::{self, Calling, Refusals};
@@ -81,32 +81,6 @@ impl Host {
         let ready = self.ready(skill).await?;
         let invocation = InvocationId::from_bytes(clock::random(self.clock.as_ref()));
         let tool = the_tool(&ready, skill, tool)?;
-        let event = |kind, decision| Event {
-            decision,
-            invocation: Some(invocation),
-            client: Some(caller.client.clone()),
-            user: Some(caller.user.clone()),
-            skill: Some(skill.clone()),
-            skill_digest: Some(ready.digest),
-            tool: Some(tool.to_owned()),
-            ..Event::new(kind)
-        };
-        let effective = self.effective(&ready, caller);
-        let denials: Vec<_> = effective.denied_services().collect();
-        if !denials.is_empty() {
-            for denial in &denials {
-                self.audit.append(&Event {
-                    explanation: Some(denial.id),
-                    rule: denial.rule.as_ref().map(ToString::to_string),
-                    policy_hash: Some(self.policy.load().hash()),
-                    detail: Some(denial.message.clone()),
-                    ..event(EventKind::Denied, Decision::Denied)
-                })?;
-            }
-            return Err(InvokeError::Denied(denials));
-        }
-        self.require_connections(&effective)?;
-        let limits = limits(effective.limits());
         let calling = Calling {
             caller: caller.clone(),
             invocation,
@@ -115,24 +89,27 @@ impl Host {
             tool: tool.to_owned(),
         };
         let acting = egress::Call::new(Arc::clone(&self.egress), calling);
-        self.audit.append(&event(EventKind::InvocationStarted, Decision::Allowed))?;
+        let effective = acting.effective();
+        let mut entry = Entry::new(self, &acting, caller, &ready, tool, invocation);
+        let denials: Vec<_> = effective.denied_services().collect();
+        if !denials.is_empty() {
+            entry.denied(&denials)?;
+            return Err(InvokeError::Denied(denials));
+        }
+        self.require_connections(&effective)?;
         let call = Call {
             user: &caller.user,
             tool,
             input,
             linked: effective.linked(),
             authority: Arc::new(CallAuthority(acting.clone())),
-            limits: &limits,
+            limits: &limits(effective.limits()),
         };
         let mut outcome = self.runtime.call(&ready.component, call).await?;
+        entry.ended(&outcome.end);
         blot(&acting, &mut outcome.end);
         blot_text(&acting, &mut outcome.logs.text);
         let Refusals { denials, actions } = acting.refusals();
-        let decision = match outcome.end {
-            End::Value(_) => Decision::Allowed,
-            End::ToolError(_) | End::Trapped(_) | End::Limit(_) => Decision::Failed,
-        };
-        self.audit.append(&event(EventKind::InvocationFinished, decision))?;
         Ok(Outcome { invocation, end: outcome.end, logs: outcome.logs, denials, actions, memory: outcome.memory })
     }
 
@@ -148,6 +125,67 @@ impl Host {
             }
         }
         if actions.is_empty() { Ok(()) } else { Err(InvokeError::ActionRequired(actions)) }
+    }
+}
+
+/// The entry of a call in the audit log, written when the call is over, however it ended.
+struct Entry<'a> {
+    audit: &'a AuditLog,
+    event: Event,
+}
+
+impl<'a> Entry<'a> {
+    fn new(
+        host: &'a Host,
+        acting: &egress::Call,
+        caller: &Caller,
+        ready: &Ready,
+        tool: &str,
+        invocation: InvocationId,
+    ) -> Self {
+        let event = Event {
+            decision: Decision::Failed,
+            invocation: Some(invocation),
+            client: Some(caller.client.clone()),
+            user: Some(caller.user.clone()),
+            skill: Some(ready.manifest.name.clone()),
+            skill_digest: Some(ready.digest),
+            tool: Some(tool.to_owned()),
+            policy_hash: Some(acting.policy_hash()),
+            ..Event::new(EventKind::Invoked)
+        };
+        Self { audit: &host.audit, event }
+    }
+
+    /// One entry for each refusal, with the id under which it was explained.
+    fn denied(&mut self, denials: &[Denial]) -> Result<(), AuditError> {
+        self.event.decision = Decision::Denied;
+        for denial in denials {
+            self.audit.append(&Event {
+                kind: EventKind::Denied,
+                explanation: Some(denial.id),
+                rule: denial.rule.as_ref().map(ToString::to_string),
+                detail: Some(denial.message.clone()),
+                ..self.event.clone()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, end: &End) {
+        self.event.decision = match end {
+            End::Value(_) => Decision::Allowed,
+            End::ToolError(_) | End::Trapped(_) | End::Limit(_) => Decision::Failed,
+        };
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        // What the call did can't be undone any more; while the log can't be written, no token is released.
+        if let Err(error) = self.audit.append(&self.event) {
+            tracing::error!(error = &error as &dyn std::error::Error, "a call is missing in the audit log");
+        }
     }
 }
 

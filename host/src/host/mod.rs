@@ -21,6 +21,7 @@ mod invoke;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -34,7 +35,7 @@ use crate::id::{Caller, Digest, SkillName};
 use crate::policy::{Effective, Manifest, Permissions, Policy, Skill};
 use crate::provider::Catalogue;
 use crate::registry::{Registry, Stamp};
-use crate::runtime::{self, Component, Runtime};
+use crate::runtime::{Component, Runtime};
 use crate::vault::Vault;
 
 pub use build::{HostBuilder, InitError, Initialized, OpenError, init};
@@ -57,8 +58,17 @@ pub struct Host {
     audit: Arc<AuditLog>,
     registry: Registry,
     clock: Arc<dyn Clock>,
-    ready: Mutex<HashMap<SkillName, (Stamp, Arc<Ready>)>>,
+    ready: Mutex<HashMap<SkillName, KnownSkill>>,
 }
+
+struct KnownSkill {
+    stamp: Stamp,
+    looked_at: Duration,
+    ready: Arc<Ready>,
+}
+
+/// How long the files of a skill are taken for unchanged.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A skill that can be called: read, checked and compiled.
 #[derive(Debug)]
@@ -112,9 +122,9 @@ impl Host {
         &self.registry
     }
 
-    /// What the engine could be made of on this machine.
-    pub fn engine(&self) -> runtime::EngineReport {
-        self.runtime.report()
+    /// The engine: what it could be made of on this machine, and compiling without installing.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// The policy in force.
@@ -143,28 +153,32 @@ impl Host {
         Ok(hash)
     }
 
-    /// A skill, compiled. It is read and compiled again only when its files have changed.
+    /// A skill, compiled. It is read and compiled again only when its files have changed, which is looked at every tenth of a
+    /// second.
     pub async fn ready(&self, name: &SkillName) -> Result<Arc<Ready>, InvokeError> {
+        let now = self.clock.monotonic();
+        {
+            let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = ready.get(name).filter(|known| now.saturating_sub(known.looked_at) < LOOK_AGAIN) {
+                return Ok(Arc::clone(&known.ready));
+            }
+        }
         let stamp = self.registry.stamp(name);
         if let Some(stamp) = stamp {
-            let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, ready)) = ready.get(name).filter(|(known, _)| *known == stamp) {
-                return Ok(Arc::clone(ready));
+            let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = ready.get_mut(name).filter(|known| known.stamp == stamp) {
+                known.looked_at = now;
+                return Ok(Arc::clone(&known.ready));
             }
         }
         let skill = self.registry.get(name)?;
         let component = self.runtime.compile(skill.component).await?;
         let ready = Arc::new(Ready { manifest: Arc::new(skill.manifest), digest: skill.digest, component });
         if let Some(stamp) = stamp {
-            let entry = (stamp, Arc::clone(&ready));
-            self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), entry);
+            let known = KnownSkill { stamp, looked_at: now, ready: Arc::clone(&ready) };
+            self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), known);
         }
         Ok(ready)
-    }
-
-    /// Compiles a component without installing it, to look at its tools and imports.
-    pub async fn compile(&self, component: impl Into<Arc<[u8]>>) -> Result<Arc<Component>, runtime::CompileError> {
-        self.runtime.compile(component).await
     }
 
     /// What a skill may do for a caller at this moment.
