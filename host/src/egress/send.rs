@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 
 use crate::audit::EventKind;
 use crate::broker::Released;
-use crate::id::{AccountAlias, ConnectionId, Owner, ServiceName};
+use crate::id::{AccountAlias, ConnectionId, Owner, ProviderId, ServiceName};
 use crate::net::{self, AddressRules, Answer, Endpoint, NetError, PoolKey, SendLimits};
 use crate::policy::{Effective, EffectiveService, Origin, Permit, Placement, Route, Scheme, Target};
 use crate::vault::Connection;
@@ -68,8 +68,16 @@ impl Call {
         let effective = inner.effective();
         let route = effective.route(&asked.target, &inner.api_origins(&effective));
         match route.map_err(|denial| inner.deny(denial, &asked.target))? {
-            Route::Plain { rule } => inner.send_plain(asked, rule.to_string()).await,
-            Route::Service { service, .. } => inner.send_with(asked, service, None).await,
+            Route::Plain { rule } => inner.send_plain(asked, rule.to_string(), None).await,
+            Route::Service { service, rule } => {
+                // Who has seen the token says how it goes: a signing key must not travel beside the signature.
+                if inner.has_revealed(&service) {
+                    let found = effective.service(&service).map_err(|denial| inner.deny(denial, &asked.target))?;
+                    let stand_in = inner.stand_in(&found.provider, asked.target.origin());
+                    return inner.send_plain(asked, rule.to_string(), stand_in).await;
+                }
+                inner.send_with(asked, service, None).await
+            }
         }
     }
 }
@@ -150,11 +158,25 @@ impl Inner {
             .ok_or_else(|| refuse("the request carries a placeholder that this call was not given".to_owned()))
     }
 
-    async fn send_plain(self: &Arc<Self>, mut asked: Asked, rule: String) -> Result<Response<Body>, EgressError> {
+    fn has_revealed(&self, service: &ServiceName) -> bool {
+        self.state().revealed.contains(service)
+    }
+
+    /// The operator's stand-in for an origin of this provider.
+    fn stand_in(&self, provider: &ProviderId, origin: &Origin) -> Option<Origin> {
+        self.egress.catalogue.get(provider).and_then(|provider| provider.overrides.get(origin)).cloned()
+    }
+
+    async fn send_plain(
+        self: &Arc<Self>,
+        mut asked: Asked,
+        rule: String,
+        stand_in: Option<Origin>,
+    ) -> Result<Response<Body>, EgressError> {
         let Asked { target, carrier, .. } = &asked;
         let event = self.event_to(EventKind::Requested, Some(rule), target.origin(), target.method());
         self.egress.audit.append(&event)?;
-        let endpoint = endpoint(target.origin());
+        let endpoint = endpoint(stand_in.as_ref().unwrap_or(target.origin()));
         let (uri, headers) = (carrier.uri.clone(), carrier.headers.clone());
         let (body, refusal) = self.guarded(&mut asked);
         let request = request(&asked.target, uri, headers, body);
@@ -203,12 +225,8 @@ impl Inner {
                 None => self.guarded(&mut asked),
             };
             let request = request(&asked.target, carrier.uri, carrier.headers, body);
-            let stand_in = self
-                .egress
-                .catalogue
-                .get(&connection.provider)
-                .and_then(|provider| provider.overrides.get(asked.target.origin()));
-            let endpoint = endpoint(stand_in.unwrap_or(asked.target.origin()));
+            let stand_in = self.stand_in(&connection.provider, asked.target.origin());
+            let endpoint = endpoint(stand_in.as_ref().unwrap_or(asked.target.origin()));
             // The spellings are worked out while the request is on its way.
             let spellings =
                 async { self.remember(&connection, token.expose(), rendered.as_ref().map(|text| text.as_str())) };

@@ -606,6 +606,8 @@ async fn after_a_reveal_the_call_reaches_only_the_services_own_origins() {
     denial(send(&call, get(&format!("{}/x", plain.origin()))).await);
     send(&call, get(&format!("{}/v1/x?sig={}", api.origin(), "abc"))).await.unwrap();
     assert_eq!((plain.seen().len(), api.seen().len()), (1, 1));
+    // Who has seen the token says how it goes.
+    assert_eq!(api.seen()[0].authorization(), None);
     assert_eq!(world.entries(audit::EventKind::Revealed).len(), 1);
     assert!(matches!(call.reveal(77).await, Err(EgressError::UnknownHandle)));
 }
