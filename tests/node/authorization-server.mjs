@@ -58,9 +58,9 @@ provider = new Provider(issuer, {
   expiresWithSession: async () => false,
   findAccount: async (_context, id) => ({ accountId: id, claims: async () => ({ sub: id }) }),
   ttl: {
-    AccessToken: lifetimes.access_token,
+    AccessToken: lifetimes.access_token + 1,
     AuthorizationCode: lifetimes.authorization_code,
-    ClientCredentials: lifetimes.client_credentials,
+    ClientCredentials: lifetimes.client_credentials + 1,
     RefreshToken: lifetimes.refresh_token,
     Grant: lifetimes.refresh_token,
     Interaction: 600,
@@ -110,12 +110,17 @@ for (const kind of ['access_token', 'refresh_token', 'client_credentials']) {
 }
 provider.on('server_error', (_context, error) => record({ event: 'crash', message: String(error) }));
 
-// What Salesforce adds to a token answer.
 provider.use(async (context, next) => {
   await next();
-  const url = context.oidc?.client?.instance_url;
-  if (context.oidc?.route === 'token' && context.status === 200 && url) {
-    context.body = { ...context.body, instance_url: url };
+  if (context.oidc?.route !== 'token' || context.status !== 200) {
+    return;
+  }
+  // The library counts in whole seconds, so a token may end up to one earlier than it was said to: it gets that second.
+  context.body = { ...context.body, expires_in: context.body.expires_in - 1 };
+  // What Salesforce adds.
+  const url = context.oidc.client.instance_url;
+  if (url) {
+    context.body.instance_url = url;
   }
 });
 

@@ -1,1 +1,16 @@
-//! Tests of the whole: harness, integration, attacks and faults.
+//! What the tests stand on: an authorization server that others wrote, a browser, agents in folders of their own.
+//!
+//! Everything is on loopback. Servers end with the value that started them.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "what can't be set up ends the test, with the reason")]
+
+mod agent;
+mod authorization_server;
+mod browser;
+pub mod canary;
+pub mod http;
+pub mod skills;
+
+pub use agent::Agent;
+pub use authorization_server::{AuthorizationServer, Scripted};
+pub use browser::{Arrival, Browser, Form, Page};
