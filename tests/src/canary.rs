@@ -1,11 +1,41 @@
 //! Secrets that tests plant, and the search for them in every form in which they could leak.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aho_corasick::AhoCorasick;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 /// Where in some bytes a secret stands: as it is, URL-escaped, in hexadecimal, or in base64 at any of the three alignments.
+///
+/// # Panics
+///
+/// Never: a handful of short patterns is no trouble.
 pub fn find(bytes: &[u8], secret: &str) -> Option<usize> {
-    forms(secret).iter().find_map(|form| bytes.windows(form.len()).position(|window| window == form.as_bytes()))
+    let found = AhoCorasick::new(forms(secret)).expect("a handful of short patterns").find(bytes);
+    found.map(|found| found.start())
+}
+
+/// The files of a folder, however deep, in which one of the secrets stands in any form.
+///
+/// # Panics
+///
+/// A file can't be read.
+pub fn files_with(folder: &Path, secrets: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder is read") {
+        let path = entry.expect("the folder is read").path();
+        if path.is_dir() {
+            found.extend(files_with(&path, secrets));
+        } else {
+            let bytes = fs::read(&path).expect("the file is read");
+            if secrets.iter().any(|secret| find(&bytes, secret).is_some()) {
+                found.push(path);
+            }
+        }
+    }
+    found
 }
 
 /// The forms in which the secret is looked for.
@@ -19,9 +49,9 @@ fn forms(secret: &str) -> Vec<String> {
         hex::encode_upper(secret),
         secret.chars().rev().collect(),
     ];
-    for shift in 0..3 {
+    for (shift, before) in ["", "_", "__"].into_iter().enumerate() {
         // The first characters depend on what stands before, the last ones on what follows.
-        let shifted = [&b"\0\0\0"[..shift], secret.as_bytes()].concat();
+        let shifted = format!("{before}{secret}");
         for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
             let encoded = engine.encode(&shifted);
             let start = if shift == 0 { 0 } else { shift + 1 };
@@ -55,5 +85,14 @@ mod tests {
             }
         }
         assert_eq!(find(b"canary token with signs", secret), None);
+    }
+
+    #[test]
+    fn a_file_with_a_secret_is_found_in_a_folder_of_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("a")).unwrap();
+        fs::write(folder.path().join("a/b"), hex::encode("x canary-token y")).unwrap();
+        fs::write(folder.path().join("c"), "nothing").unwrap();
+        assert_eq!(files_with(folder.path(), &["canary-token"]), [folder.path().join("a/b")]);
     }
 }

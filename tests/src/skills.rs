@@ -14,6 +14,10 @@ pub fn component(name: &str) -> PathBuf {
 }
 
 /// The folder of the workspace.
+///
+/// # Panics
+///
+/// Never: the tests are a folder of the workspace.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace")
 }

@@ -1,5 +1,7 @@
 //! The flows against an authorization server that others wrote: `oidc-provider`, with rotation of refresh tokens on.
 
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,14 @@
 //! Each example skill, run as a component against an API of the service's shape.
 
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test ends where something is not as it should be"
+)]
+
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use clawcoil::host::InvokeError;
 use clawcoil::runtime::End;
@@ -42,6 +50,14 @@ fn tool_error(end: End) -> (String, Value) {
     }
 }
 
+/// The host keeps what was connected, and nothing of it is to be read in its files.
+fn assert_nothing_is_readable_in_the_files_of(agent: &Agent) {
+    assert_eq!(
+        canary::files_with(agent.folder(), &[KEY, HOOK_KEY, AuthorizationServer::SECRET]),
+        Vec::<PathBuf>::new()
+    );
+}
+
 /// The last request, which must have had a credential of alice's.
 async fn last_request(server: &AuthorizationServer) -> Value {
     let request = server.requests().await.pop().expect("a request");
@@ -76,6 +92,7 @@ async fn gmail_send_sends_and_reports_that_it_sees_no_token() {
     let path = "/gmail/v1/users/me/messages/send";
     server.script(&[Scripted::answer(path, 403, &json!({ "retry-after": "7" }), &limit)]).await;
     assert_eq!(tool_error(call(&agent, "gmail-send", "send", &input).await), ("rate-limited".to_owned(), json!(7)));
+    assert_nothing_is_readable_in_the_files_of(&agent);
 }
 
 #[tokio::test]
@@ -108,6 +125,7 @@ async fn github_issue_writes_a_placeholder_that_the_host_swaps() {
         let (case, held) = tool_error(call(&agent, "github-issue", "create", &input).await);
         assert_eq!((case.as_str(), held), expected);
     }
+    assert_nothing_is_readable_in_the_files_of(&agent);
 }
 
 #[tokio::test]
@@ -129,6 +147,7 @@ async fn slack_post_knows_nothing_of_tokens_and_takes_ok_false_for_an_error() {
     server.script(&[Scripted::answer("/api/chat.postMessage", 200, &json!({}), &refused)]).await;
     let error = tool_error(call(&agent, "slack-post", "post", &input).await);
     assert_eq!(error, ("forbidden".to_owned(), json!("not_in_channel")));
+    assert_nothing_is_readable_in_the_files_of(&agent);
 }
 
 #[tokio::test]
@@ -158,6 +177,7 @@ async fn salesforce_update_speaks_to_the_organisation_of_its_connection() {
     let (case, words) = tool_error(call(&agent, "salesforce-update", "update", &wrong).await);
     assert_eq!(case, "refused");
     assert!(words.as_str().unwrap().starts_with("INVALID_FIELD"), "{words}");
+    assert_nothing_is_readable_in_the_files_of(&agent);
 }
 
 #[tokio::test]
@@ -177,6 +197,7 @@ async fn internal_report_acts_as_the_agent_itself() {
 
     let denied = agent.call("mallory", "internal-report", "monthly", &input).await;
     assert!(matches!(denied, Err(InvokeError::Denied(_))), "{denied:?}");
+    assert_nothing_is_readable_in_the_files_of(&agent);
 }
 
 #[tokio::test]
@@ -193,6 +214,7 @@ async fn weather_gets_its_key_into_the_query() {
 
     let nowhere = tool_error(call(&agent, "weather", "current", &json!({ "place": "Nowhere" })).await);
     assert_eq!(nowhere.0, "place-not-found");
+    assert_nothing_is_readable_in_the_files_of(&agent);
 }
 
 #[tokio::test]
@@ -211,4 +233,5 @@ async fn signed_webhook_signs_with_the_revealed_key_and_needs_the_grant_for_it()
     let request = last_request(&server).await;
     assert_eq!((&request["path"], &request["status"]), (&json!("/hooks/billing"), &json!(200)));
     assert_eq!(request["headers"].get("authorization"), None);
+    assert_nothing_is_readable_in_the_files_of(&agent);
 }
