@@ -173,7 +173,7 @@ async fn vault(home: &Home, findings: &mut Findings) {
 async fn machine(settings: &Settings, findings: &mut Findings) {
     match agent::open(settings).await {
         Err(failure) => findings.add("host", Health::Bad, failure.to_string()),
-        Ok(host) if host.engine().keeps_slots_resident => {
+        Ok(host) if host.runtime().report().keeps_slots_resident => {
             findings.add("engine", Health::Good, "slots stay warm between calls");
         }
         Ok(_) => findings.add("engine", Health::Better, "Linux 6.7 or newer would make calls faster (PAGEMAP_SCAN)"),
