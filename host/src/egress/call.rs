@@ -9,7 +9,7 @@ use crate::clock::random;
 use crate::id::{
     AccountAlias, Caller, ConnectionId, Digest, ExplanationId, Generation, InvocationId, Scope, ServiceName,
 };
-use crate::policy::{Culprit, Denial, DenialCode, Effective, Manifest, Origin, OriginRule, Policy};
+use crate::policy::{Culprit, Denial, DenialCode, Effective, Manifest, Origin, Policy};
 use crate::secret::AccessToken;
 use crate::vault::Connection;
 
@@ -259,11 +259,9 @@ impl Inner {
 
     /// The API origins of those services whose requests depend on them.
     pub(super) fn api_origins(&self, effective: &Effective) -> BTreeMap<ServiceName, Origin> {
-        let depends =
-            |rules: &[crate::policy::RequestRule]| rules.iter().any(|rule| rule.origin == OriginRule::ApiOrigin);
         effective
             .granted()
-            .filter(|service| depends(&service.requests))
+            .filter(|service| service.depends_on_connection())
             .filter_map(|service| {
                 let chosen = self.state().chosen.get(&service.name).cloned();
                 let account =

@@ -170,7 +170,7 @@ impl Effective {
             ));
         }
         let has_audience = |granted: &&&Arc<Granted>| {
-            audience.is_none_or(|audience| granted.audiences.iter().any(|has| has == audience))
+            audience.is_none_or(|audience| granted.grant.audiences.iter().any(|has| has == audience))
         };
         let with_audience: Vec<_> = with_scopes.iter().filter(has_audience).collect();
         if with_audience.is_empty() {
@@ -192,7 +192,7 @@ impl Effective {
         Ok(Selected {
             service: name.clone(),
             owner: granted.owner.clone(),
-            provider: granted.provider.clone(),
+            provider: granted.declared.provider.clone(),
             account,
             rule: granted.line.clone(),
         })
@@ -309,7 +309,7 @@ impl Effective {
         let service = self.usable(service.as_str())?;
         let own = declares(service, target, api_origin)
             && service.granted.iter().any(|granted| admits(granted, target, api_origin));
-        let with = service.granted.iter().any(|granted| granted.reveal_with.contains(target.origin()));
+        let with = service.granted.iter().any(|granted| granted.grant.reveal_with.contains(target.origin()));
         if own || with {
             return Ok(());
         }
@@ -530,7 +530,7 @@ fn forbidden<'f>(rules: &'f [(OriginRule, ForbidLine)], target: &Target) -> Opti
 /// Whether a grant lets its service's credential go there. A connection's own origin counts only where the catalogue admits it.
 fn admits(granted: &Granted, target: &Target, api_origin: Option<&Origin>) -> bool {
     let api_origin = || api_origin.filter(|origin| granted.facts.admits_api_origin(origin));
-    match &granted.requests {
+    match &granted.grant.requests {
         None => granted.facts.names(target.origin()) || api_origin() == Some(target.origin()),
         Some(rules) => {
             let matches = |rule: &RequestRule| match rule.origin {
@@ -545,7 +545,7 @@ fn admits(granted: &Granted, target: &Target, api_origin: Option<&Origin>) -> bo
 /// Which account a grant gives for what was asked; `None` where it gives none.
 #[expect(clippy::option_option, reason = "no account granted, the owner's default, a named one")]
 fn choose_account(granted: &Granted, asked: Option<&str>) -> Option<Option<AccountAlias>> {
-    match (&granted.accounts, asked) {
+    match (&granted.grant.accounts, asked) {
         (None, None) => Some(None),
         (None, Some(asked)) => asked.parse().ok().map(Some),
         (Some(accounts), None) => accounts.first().cloned().map(Some),

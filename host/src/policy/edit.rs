@@ -286,8 +286,10 @@ fn put_before_next(document: &mut DocumentMut, position: isize, comments: &str) 
 fn revoke_in(table: &mut Table, user: Option<&str>, line: Option<Line>, left: &mut Vec<Line>) -> bool {
     let Some(user) = user else { return true };
     let Some(users) = table.get_mut("users").and_then(Item::as_array_mut) else { return false };
+    let before = users.len();
     users.retain(|item| item.as_str() != Some(user));
-    if let Some(first) = users.get_mut(0) {
+    let shorter = users.len() < before;
+    if let Some(first) = users.get_mut(0).filter(|_| shorter) {
         let prefix = first.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
         if prefix == " " {
             first.decor_mut().set_prefix("");

@@ -9,7 +9,6 @@ use super::forbid::{Forbid, What};
 use super::grant::{Allowed, Grant, ServiceGrant};
 use super::limits::EffectiveLimits;
 use super::manifest::{Manifest, Select, ServiceDeclaration, Use};
-use super::origin::Origin;
 use super::permissions::{NetworkRules, Permissions};
 use super::provider::{Placement, ProviderFacts, Slot};
 use super::rate::Rate;
@@ -32,6 +31,8 @@ pub struct Skill<'a> {
 pub struct Policy {
     permissions: Permissions,
     providers: BTreeMap<ProviderId, Arc<ProviderFacts>>,
+    /// Sorted by what they say, so that their order in the files does not matter.
+    grants: BTreeMap<SkillName, Vec<Grant>>,
     hash: Digest,
 }
 
@@ -41,7 +42,12 @@ impl Policy {
         let facts = Digest::of(format!("{providers:?}").as_bytes());
         let both = [*permissions.text_digest().as_bytes(), *facts.as_bytes()].concat();
         let providers = providers.into_iter().map(|(id, facts)| (id, Arc::new(facts))).collect();
-        Self { permissions, providers, hash: Digest::of(&both) }
+        let mut grants: BTreeMap<SkillName, Vec<Grant>> = BTreeMap::new();
+        for grant in &permissions.grants {
+            grants.entry(grant.skill.clone()).or_default().push(grant.clone());
+        }
+        grants.values_mut().for_each(|grants| grants.sort_by_key(|grant| grant.key));
+        Self { permissions, providers, grants, hash: Digest::of(&both) }
     }
 
     /// A digest of all that decides.
@@ -70,8 +76,8 @@ impl Policy {
         });
         let forbids: Vec<&Forbid> =
             self.permissions.forbids.iter().filter(|forbid| forbid.concerns(&manifest.name, caller)).collect();
-        let grants: Vec<&Grant> = self.permissions.grants.iter().filter(|grant| grant.skill == manifest.name).collect();
-        let question = Question { policy: self, decision: &decision, grants: &grants, forbids: &forbids, now };
+        let grants = self.grants.get(&manifest.name).map_or(&[][..], Vec::as_slice);
+        let question = Question { policy: self, decision: &decision, grants, forbids: &forbids, now };
         let services = manifest.services.iter().map(|declared| question.service(declared)).collect();
         let plain = question.plain(&manifest.requests);
         let limits: EffectiveLimits = manifest.limits.effective(&self.permissions.limits);
@@ -105,16 +111,13 @@ impl Decision {
 pub(super) struct Granted {
     pub(super) decision: Arc<Decision>,
     pub(super) owner: Owner,
-    pub(super) service: ServiceName,
-    pub(super) provider: ProviderId,
+    pub(super) declared: Arc<ServiceDeclaration>,
+    pub(super) grant: Arc<ServiceGrant>,
     pub(super) scopes: BTreeSet<Scope>,
+    /// Declared and granted and not forbidden.
     pub(super) use_: Use,
-    pub(super) accounts: Option<Vec<AccountAlias>>,
-    pub(super) audiences: Vec<String>,
     pub(super) rate: Option<Rate>,
     pub(super) ends: Option<Timestamp>,
-    pub(super) requests: Option<Vec<RequestRule>>,
-    pub(super) reveal_with: Vec<Origin>,
     pub(super) facts: Arc<ProviderFacts>,
     pub(super) line: Line,
     pub(super) key: Digest,
@@ -184,20 +187,32 @@ pub struct EffectiveService {
     pub reason: Option<String>,
     /// How its requests are known.
     pub select: Select,
-    /// Where the credential may go, for people: what the manifest declares of what the grants let through.
-    pub requests: Vec<RequestRule>,
     /// How the credential is put on a request.
     pub placement: Placement,
     /// Where a placeholder may stand.
     pub slots: Vec<Slot>,
     /// The grant; of several, the first by what they say.
     pub decided_by: Line,
+    declared: Arc<ServiceDeclaration>,
+    granted: Vec<Arc<Granted>>,
+}
+
+impl EffectiveService {
+    /// Where the credential may go, for people: what the manifest declares of what the grants let through.
+    pub fn requests(&self) -> Vec<RequestRule> {
+        self.declared.requests.iter().filter_map(|rule| let_through(rule, &self.granted)).collect()
+    }
+
+    /// Whether the manifest says `{api_origin}`, so that where requests go depends on the connection.
+    pub fn depends_on_connection(&self) -> bool {
+        self.declared.requests.iter().any(|rule| rule.origin == OriginRule::ApiOrigin)
+    }
 }
 
 /// One declared service with all that decides about it.
 #[derive(Debug)]
 pub(super) struct Service {
-    pub(super) declared: ServiceDeclaration,
+    pub(super) declared: Arc<ServiceDeclaration>,
     /// Absent: refused.
     pub(super) summary: Result<EffectiveService, Refusal>,
     pub(super) granted: Vec<Arc<Granted>>,
@@ -208,7 +223,7 @@ pub(super) struct Service {
 /// Requests without a credential.
 #[derive(Debug)]
 pub(super) struct Plain {
-    pub(super) declared: Vec<RequestRule>,
+    pub(super) declared: Arc<[RequestRule]>,
     pub(super) granted: Vec<PlainGrant>,
     pub(super) forbidden_origins: Vec<(OriginRule, ForbidLine)>,
     /// Why nothing goes, where one reason covers all.
@@ -217,7 +232,7 @@ pub(super) struct Plain {
 
 #[derive(Debug)]
 pub(super) struct PlainGrant {
-    pub(super) requests: Vec<RequestRule>,
+    pub(super) requests: Arc<[RequestRule]>,
     pub(super) line: Line,
 }
 
@@ -225,13 +240,13 @@ pub(super) struct PlainGrant {
 struct Question<'a> {
     policy: &'a Policy,
     decision: &'a Arc<Decision>,
-    grants: &'a [&'a Grant],
+    grants: &'a [Grant],
     forbids: &'a [&'a Forbid],
     now: Timestamp,
 }
 
 impl Question<'_> {
-    fn service(&self, declared: &ServiceDeclaration) -> Service {
+    fn service(&self, declared: &Arc<ServiceDeclaration>) -> Service {
         let forbids: Vec<&Forbid> = self
             .forbids
             .iter()
@@ -244,7 +259,7 @@ impl Question<'_> {
             summary(declared, granted, forbidden_reveal.is_some()).ok_or_else(|| self.not_granted(&declared.name))
         });
         Service {
-            declared: declared.clone(),
+            declared: Arc::clone(declared),
             summary,
             granted: granted.unwrap_or_default(),
             forbidden_origins: origins(&forbids),
@@ -263,7 +278,7 @@ impl Question<'_> {
     }
 
     /// The grants that apply, sorted by what they say; or why none does.
-    fn granted(&self, declared: &ServiceDeclaration, forbids: &[&Forbid]) -> Result<Vec<Arc<Granted>>, Refusal> {
+    fn granted(&self, declared: &Arc<ServiceDeclaration>, forbids: &[&Forbid]) -> Result<Vec<Arc<Granted>>, Refusal> {
         let name = &declared.name;
         if let Some(forbid) = forbids.iter().find(|forbid| forbid.what == What::Everything) {
             return Err(Refusal::forbidden(&format!("service `{name}` for this caller"), &(*forbid).into()));
@@ -284,7 +299,6 @@ impl Question<'_> {
                 }
             }
         }
-        granted.sort_by_key(|granted| granted.key);
         if granted.is_empty() {
             // The refusal that is nearest to a grant says most.
             refusals.sort_by_key(|refusal| match refusal.code {
@@ -301,9 +315,9 @@ impl Question<'_> {
 
     fn applied(
         &self,
-        declared: &ServiceDeclaration,
+        declared: &Arc<ServiceDeclaration>,
         grant: &Grant,
-        service: &ServiceGrant,
+        service: &Arc<ServiceGrant>,
         facts: &Arc<ProviderFacts>,
         forbids: &[&Forbid],
     ) -> Result<Granted, Refusal> {
@@ -346,19 +360,15 @@ impl Question<'_> {
         Ok(Granted {
             decision: Arc::clone(self.decision),
             owner,
-            service: name.clone(),
-            provider: declared.provider.clone(),
+            declared: Arc::clone(declared),
+            grant: Arc::clone(service),
             scopes,
             use_,
-            accounts: service.accounts.clone(),
-            audiences: service.audiences.clone(),
             rate: grant.rate,
             ends: grant.ends,
-            requests: service.requests.clone(),
-            reveal_with: service.reveal_with.clone(),
             facts: Arc::clone(facts),
             line: grant.line.clone(),
-            key: grant.key(),
+            key: grant.key,
         })
     }
 
@@ -384,20 +394,17 @@ impl Question<'_> {
         Ok(())
     }
 
-    fn plain(&self, declared: &[RequestRule]) -> Plain {
+    fn plain(&self, declared: &Arc<[RequestRule]>) -> Plain {
         let forbids: Vec<&Forbid> = self.forbids.iter().copied().filter(|forbid| forbid.concerns_plain()).collect();
         let everything = forbids.iter().find(|forbid| forbid.what == What::Everything);
         let mut refused =
             everything.map(|forbid| Refusal::forbidden("requests of this skill for this caller", &(*forbid).into()));
-        let mut granted: Vec<(Digest, PlainGrant)> = Vec::new();
+        let mut granted = Vec::new();
         for grant in self.grants {
             let Allowed::Requests(requests) = &grant.allowed else { continue };
             if grant.is_for(&self.decision.caller) {
                 match self.current(grant, "a request without a credential") {
-                    Ok(()) => {
-                        let allowed = PlainGrant { requests: requests.clone(), line: grant.line.clone() };
-                        granted.push((grant.key(), allowed));
-                    }
+                    Ok(()) => granted.push(PlainGrant { requests: Arc::clone(requests), line: grant.line.clone() }),
                     Err(refusal) => refused = refused.or(Some(refusal)),
                 }
             }
@@ -407,9 +414,7 @@ impl Question<'_> {
         } else if !granted.is_empty() {
             refused = None;
         }
-        granted.sort_by_key(|(key, _)| *key);
-        let granted = granted.into_iter().map(|(_, grant)| grant).collect();
-        Plain { declared: declared.to_vec(), granted, forbidden_origins: origins(&forbids), refused }
+        Plain { declared: Arc::clone(declared), granted, forbidden_origins: origins(&forbids), refused }
     }
 }
 
@@ -422,14 +427,14 @@ fn origins(forbids: &[&Forbid]) -> Vec<(OriginRule, ForbidLine)> {
 }
 
 fn summary(
-    declared: &ServiceDeclaration,
+    declared: &Arc<ServiceDeclaration>,
     granted: &[Arc<Granted>],
     forbidden_reveal: bool,
 ) -> Option<EffectiveService> {
     let first = granted.first()?;
     let mut accounts: Option<Vec<AccountAlias>> = Some(Vec::new());
     for each in granted {
-        match (&mut accounts, &each.accounts) {
+        match (&mut accounts, &each.grant.accounts) {
             (Some(all), Some(more)) => {
                 let new: Vec<_> = more.iter().filter(|alias| !all.contains(alias)).cloned().collect();
                 all.extend(new);
@@ -448,10 +453,11 @@ fn summary(
         optional: declared.optional,
         reason: declared.reason.clone(),
         select: declared.select,
-        requests: declared.requests.iter().filter_map(|rule| let_through(rule, granted)).collect(),
         placement: first.facts.placement.clone(),
         slots: first.facts.slots.clone(),
         decided_by: first.line.clone(),
+        declared: Arc::clone(declared),
+        granted: granted.to_vec(),
     })
 }
 
@@ -461,7 +467,7 @@ fn let_through(declared: &RequestRule, granted: &[Arc<Granted>]) -> Option<Reque
     let mut methods: Option<Vec<http::Method>> = Some(Vec::new());
     let mut any = false;
     for each in granted {
-        match &each.requests {
+        match &each.grant.requests {
             None => {
                 let admitted = match &declared.origin {
                     OriginRule::Literal(origin) => each.facts.names(origin),

@@ -68,10 +68,10 @@ impl fmt::Display for Explanation {
             Use::Inject => "\n  use: the host puts the token on requests, the skill can't see it",
             Use::Reveal => "\n  use: the skill may see the token itself",
         })?;
-        for request in &service.requests {
+        for request in service.requests() {
             write!(f, "\n  may go to: {request}")?;
         }
-        if service.requests.is_empty() {
+        if service.requests().is_empty() {
             f.write_str("\n  may go to: nowhere: what the manifest declares and what the grant lets through have nothing in common")?;
         }
         Ok(())
@@ -133,9 +133,9 @@ pub(super) fn scope(
 pub(super) fn key_in_grant(service: &Service, key: &str, value: &str) -> Proposal {
     let Some(granted) = service.granted.first() else { return in_permissions(format!("{key} = {}\n", list([value]))) };
     let mut values = match key {
-        "accounts" => texts(granted.accounts.iter().flatten()),
-        "audiences" => granted.audiences.clone(),
-        _ => texts(&granted.reveal_with),
+        "accounts" => texts(granted.grant.accounts.iter().flatten()),
+        "audiences" => granted.grant.audiences.clone(),
+        _ => texts(&granted.grant.reveal_with),
     };
     values.push(value.to_owned());
     in_grant(granted, format!("{key} = {}\n", list(&values)))
@@ -145,7 +145,7 @@ pub(super) fn key_in_grant(service: &Service, key: &str, value: &str) -> Proposa
 pub(super) fn request_in_grant(service: &Service, target: &Target) -> Vec<Proposal> {
     let Some(granted) = service.granted.first() else { return Vec::new() };
     let mut lines = String::new();
-    if granted.requests.is_none() {
+    if granted.grant.requests.is_none() {
         // A grant without `request` means the provider's own origins; the first one written replaces them.
         for rule in granted.facts.api_origins.iter().filter(|rule| matches!(rule, OriginRule::Literal(_))) {
             lines.extend(["[[grant.request]]\norigin = \"", &rule.to_string(), "\"\n"]);
@@ -159,7 +159,7 @@ pub(super) fn request_in_grant(service: &Service, target: &Target) -> Vec<Propos
 pub(super) fn request_in_manifest(service: &Service, target: &Target) -> Vec<Proposal> {
     let mut both = vec![in_declaration(&service.declared, request_lines("service.request", target))];
     let granted = service.granted.first();
-    let passes = granted.is_some_and(|granted| match &granted.requests {
+    let passes = granted.is_some_and(|granted| match &granted.grant.requests {
         None => granted.facts.names(target.origin()),
         Some(rules) => rules.iter().any(|rule| rule.matches(target, None)),
     });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -27,6 +28,8 @@ pub(super) struct Grant {
     /// The first moment at which it no longer holds.
     pub(super) ends: Option<Timestamp>,
     pub(super) allowed: Allowed,
+    /// A digest of what the grant says, whatever its place in the file.
+    pub(super) key: Digest,
     pub(super) line: Line,
     pub(super) places: Places,
 }
@@ -35,9 +38,9 @@ pub(super) struct Grant {
 #[derive(Debug, Clone)]
 pub(super) enum Allowed {
     /// The use of an account.
-    Service(Box<ServiceGrant>),
+    Service(Arc<ServiceGrant>),
     /// Requests without a credential.
-    Requests(Vec<RequestRule>),
+    Requests(Arc<[RequestRule]>),
 }
 
 #[derive(Debug, Clone)]
@@ -70,8 +73,7 @@ impl Grant {
             && self.users.iter().any(|pattern| pattern.matches(caller.user.as_str()))
     }
 
-    /// A digest of what the grant says, whatever its place in the file.
-    pub(super) fn key(&self) -> Digest {
+    fn digest_of_words(&self) -> Digest {
         let rules = |rules: &[RequestRule]| {
             let mut texts: Vec<_> = rules.iter().map(RequestRule::to_string).collect();
             texts.sort();
@@ -123,7 +125,10 @@ impl Grant {
             }
         }
         let line = table.line();
-        Some(Self { skill: skill?, digest: digest?, clients, users, rate, ends, allowed: allowed?, line, places })
+        let (skill, digest, allowed, key) = (skill?, digest?, allowed?, Digest::from_bytes([0; 32]));
+        let mut grant = Self { skill, digest, clients, users, rate, ends, allowed, key, line, places };
+        grant.key = grant.digest_of_words();
+        Some(grant)
     }
 }
 
@@ -206,7 +211,7 @@ fn read_service(table: &mut Table<'_>) -> (Option<Allowed>, Vec<Range<usize>>) {
     let places = scopes.iter().map(|scope| scope.span.clone()).collect();
     let (Some(service), Some(provider)) = (service, provider) else { return (None, places) };
     let grant = ServiceGrant { service, provider, as_agent, accounts, scopes, audiences, use_, requests, reveal_with };
-    (Some(Allowed::Service(Box::new(grant))), places)
+    (Some(Allowed::Service(Arc::new(grant))), places)
 }
 
 fn read_requests(table: &mut Table<'_>) -> (Option<Allowed>, Vec<Range<usize>>) {
@@ -234,5 +239,5 @@ fn read_requests(table: &mut Table<'_>) -> (Option<Allowed>, Vec<Range<usize>>) 
     for (key, _) in service_keys {
         table.know(key);
     }
-    (Some(Allowed::Requests(requests)), Vec::new())
+    (Some(Allowed::Requests(requests.into())), Vec::new())
 }

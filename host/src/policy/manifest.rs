@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::limits::LimitRules;
 use super::request::{OriginRule, Purpose, RequestRule};
@@ -115,9 +116,9 @@ pub struct Manifest {
     /// What it does, in one sentence.
     pub description: String,
     /// The accounts it needs.
-    pub services: Vec<ServiceDeclaration>,
+    pub services: Vec<Arc<ServiceDeclaration>>,
     /// Where it goes without a credential.
-    pub requests: Vec<RequestRule>,
+    pub requests: Arc<[RequestRule]>,
     /// What it wishes for of the machine.
     pub limits: LimitRules,
     /// Words about its tools, by name.
@@ -156,12 +157,12 @@ impl Manifest {
                 Some((name?, version?, description?, skill.line()))
             });
             let services = root.tables("service", read_service);
-            let requests = root.tables("request", |table| RequestRule::read(table, Purpose::Plain));
+            let requests = root.tables("request", |table| RequestRule::read(table, Purpose::Plain)).into();
             let limits = root.opt_table("limits", |table| Some(LimitRules::read(table, false))).unwrap_or_default();
             let tools = root.named_tables("tool", |name, table| Some(read_tool(name, table))).into_iter().collect();
             check_services(root, &services);
             let (name, version, description, line) = skill?;
-            let services = services.into_iter().map(|service| service.value).collect();
+            let services = services.into_iter().map(|service| Arc::new(service.value)).collect();
             let text = Digest::of(source.text().as_bytes());
             Some(Self { name, version, description, services, requests, limits, tools, line, text })
         })
@@ -177,7 +178,7 @@ impl Manifest {
 
     /// A service by its name.
     pub fn service(&self, name: &str) -> Option<&ServiceDeclaration> {
-        self.services.iter().find(|service| service.name.as_str() == name)
+        self.services.iter().map(|service| &**service).find(|service| service.name.as_str() == name)
     }
 }
 

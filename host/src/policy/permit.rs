@@ -54,12 +54,12 @@ impl Permit {
 
     /// At which provider.
     pub fn provider(&self) -> &ProviderId {
-        &self.granted.provider
+        &self.granted.declared.provider
     }
 
     /// The skill's name for it.
     pub fn service(&self) -> &ServiceName {
-        &self.granted.service
+        &self.granted.declared.name
     }
 
     /// The skill that uses it.
@@ -108,6 +108,6 @@ impl Permit {
     }
 
     pub(super) fn explanation(&self, question: &str) -> ExplanationId {
-        self.granted.decision.explanation(&format!("{question} {}", self.granted.service))
+        self.granted.decision.explanation(&format!("{question} {}", self.granted.declared.name))
     }
 }
