@@ -46,7 +46,9 @@ impl Policy {
         for grant in &permissions.grants {
             grants.entry(grant.skill.clone()).or_default().push(grant.clone());
         }
-        grants.values_mut().for_each(|grants| grants.sort_by_key(|grant| grant.key));
+        for grants in grants.values_mut() {
+            grants.sort_by_key(|grant| grant.key);
+        }
         Self { permissions, providers, grants, hash: Digest::of(&both) }
     }
 
