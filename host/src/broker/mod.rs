@@ -140,7 +140,7 @@ impl Broker {
     ) -> Result<Released, BrokerError> {
         let inner = &self.0;
         let drains = inner.catalogue.get(permit.provider()).is_some_and(|provider| provider.drains);
-        let mut access = self.fresh(permit, connection).await?;
+        let mut access = self.fresh(permit, connection).await.map_err(|error| self.for_people(permit, error))?;
         let in_flight = if drains {
             let guard = inner.gates.enter(connection).await;
             // A refresh may have ended while the gate was closed, and with it the token that was read before.
@@ -153,6 +153,19 @@ impl Broker {
         event.generation = Some(access.connection.generation);
         inner.audit.append(&event)?;
         Ok(Released { token: access.token, connection: access.connection, in_flight })
+    }
+
+    /// A connection that ended meanwhile is something for a person to act on.
+    fn for_people(&self, permit: &Permit, error: BrokerError) -> BrokerError {
+        match error {
+            BrokerError::Gone | BrokerError::Vault(_) => {}
+            other => return other,
+        }
+        let (service, owner, provider) = (permit.service(), permit.owner(), permit.provider());
+        match self.connection(service, owner, provider, permit.account(), permit.scopes()) {
+            Err(action @ BrokerError::ActionRequired(_)) => action,
+            _ => error,
+        }
     }
 
     async fn fresh(&self, permit: &Permit, connection: ConnectionId) -> Result<Access, BrokerError> {
@@ -194,6 +207,11 @@ impl Broker {
         } else {
             Freshness::Fresh
         }
+    }
+
+    /// An API took a token of this generation: the refresh token of before is not needed any more.
+    pub fn used(&self, connection: ConnectionId, generation: Generation) {
+        self.0.vault.mark_used(connection, generation);
     }
 
     /// An API answered 401 to this generation. Gets a new one, at most once a generation and not more often than once a minute;

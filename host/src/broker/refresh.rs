@@ -16,6 +16,8 @@ use crate::vault::{self, Claim, ClaimOutcome, Connection, Kind, ReconnectReason,
 
 /// How often a waiter asks whether another process has finished the refresh that it holds the claim of.
 const POLL: Duration = Duration::from_millis(50);
+/// How long a caller waits for a claim that somebody else holds before it is told to come back.
+const WAIT: Duration = Duration::from_secs(10);
 
 impl Broker {
     /// Starts the refresh of this generation in a task of its own, or joins the one that is under way.
@@ -66,19 +68,18 @@ impl Broker {
     }
 
     async fn refresh_generation(&self, connection: ConnectionId, base: Generation) -> Result<(), BrokerError> {
+        let start = self.0.clock.monotonic();
         loop {
             match self.0.vault.claim(connection, base).await? {
                 ClaimOutcome::Claimed(claim) => return self.run(claim).await,
                 ClaimOutcome::Moved(_) => return Ok(()),
                 ClaimOutcome::Ended => return Err(BrokerError::Gone),
                 ClaimOutcome::Busy { until } => {
-                    let left = until.duration_since(self.0.clock.now());
-                    if Duration::try_from(left).is_ok_and(|left| left > vault::LEASE) {
-                        // Not a lease but a pause that a failure asked for.
-                        return Err(BrokerError::Unavailable {
-                            retry_after: Duration::try_from(left).ok(),
-                            message: "the provider is left alone for a while after a failure".to_owned(),
-                        });
+                    // A lease of another process, or a pause after a failure.
+                    let left = Duration::try_from(until.duration_since(self.0.clock.now())).unwrap_or_default();
+                    if self.0.clock.monotonic().saturating_sub(start) >= WAIT {
+                        let message = "the token has expired, and the refresh of it has not come to an end".to_owned();
+                        return Err(BrokerError::Unavailable { retry_after: Some(left), message });
                     }
                     self.0.clock.sleep(POLL).await;
                 }
@@ -123,7 +124,16 @@ impl Broker {
         };
         let answer = match connection.kind {
             Kind::AuthorizationCode => match inner.vault.refresh_token(&claim) {
-                Ok(token) => oauth::refresh::refresh(&via, server, &client, &token).await,
+                Ok(token) => {
+                    let answer = oauth::refresh::refresh(&via, server, &client, &token).await;
+                    match (answer, inner.vault.previous_refresh_token(&claim)?) {
+                        // The newest token was never used with success: the one before may still be the good one.
+                        (Err(error), Some(before)) if error.is_permanent() => {
+                            oauth::refresh::refresh(&via, server, &client, &before).await
+                        }
+                        (answer, _) => answer,
+                    }
+                }
                 Err(VaultError::NoRefreshToken { .. }) => {
                     return self.end(claim, &connection, ReconnectReason::GrantEnded).await;
                 }
@@ -170,8 +180,11 @@ impl Broker {
             _ => {
                 let wait = inner.breakers.failed(&connection.provider, error.retry_after(), inner.clock.as_ref());
                 let failure = match error.outcome() {
-                    Outcome::Unknown => RefreshFailure::Unknown,
-                    Outcome::NotDone => RefreshFailure::Transient { retry_at: self.in_a_while(wait) },
+                    Outcome::Unknown if connection.kind == Kind::AuthorizationCode => RefreshFailure::Unknown,
+                    // Without a refresh token there is nothing to lose by asking again.
+                    Outcome::Unknown | Outcome::NotDone => {
+                        RefreshFailure::Transient { retry_at: self.in_a_while(wait) }
+                    }
                 };
                 inner.vault.fail(claim, failure).await?;
                 Err(BrokerError::Unavailable { retry_after: Some(wait), message: error.to_string() })

@@ -27,6 +27,9 @@ pub trait Credentials: Send + Sync + 'static {
     /// The access token that the permit allows, fresh. The audit entry leaves the process before this returns.
     async fn release(&self, permit: &Permit, connection: ConnectionId, event: Event) -> Result<Released, BrokerError>;
 
+    /// An API took a token of this generation.
+    fn used(&self, connection: ConnectionId, generation: Generation);
+
     /// An API refused a token of this generation; `true` where there is a newer one now.
     async fn rejected(&self, connection: ConnectionId, generation: Generation) -> Result<bool, BrokerError>;
 }
@@ -46,6 +49,10 @@ impl Credentials for Broker {
 
     async fn release(&self, permit: &Permit, connection: ConnectionId, event: Event) -> Result<Released, BrokerError> {
         self.release(permit, connection, event).await
+    }
+
+    fn used(&self, connection: ConnectionId, generation: Generation) {
+        self.used(connection, generation);
     }
 
     async fn rejected(&self, connection: ConnectionId, generation: Generation) -> Result<bool, BrokerError> {

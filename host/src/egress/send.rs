@@ -233,6 +233,9 @@ impl Inner {
             let (answer, spellings) = tokio::join!(self.dispatch(request, endpoint, asked.limits), spellings);
             let answer = answer.map_err(|error| refusal.get_or(error))?;
 
+            if answer.status().is_success() {
+                self.egress.credentials.used(connection.id, connection.generation);
+            }
             if answer.status() != StatusCode::UNAUTHORIZED || again {
                 return Ok(answer::looked_through(answer, spellings, in_flight)?);
             }

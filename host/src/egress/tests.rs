@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -106,6 +106,8 @@ struct Fake {
     api_origin: Option<String>,
     rejected: AtomicUsize,
     released: AtomicUsize,
+    /// The newest generation that an API took.
+    used: AtomicU64,
 }
 
 fn token_of(owner: &Owner, generation: u64) -> String {
@@ -152,6 +154,10 @@ impl Credentials for Arc<Fake> {
         let connection =
             self.connection(permit.service(), permit.owner(), permit.provider(), permit.account(), permit.scopes())?;
         Ok(Released { token: AccessToken::new(token_of(permit.owner(), generation)), connection, in_flight: None })
+    }
+
+    fn used(&self, _: ConnectionId, generation: Generation) {
+        self.used.fetch_max(generation.0, Ordering::SeqCst);
     }
 
     async fn rejected(&self, _: ConnectionId, generation: Generation) -> Result<bool, BrokerError> {
@@ -253,6 +259,7 @@ fn world_of(
         api_origin,
         rejected: AtomicUsize::new(0),
         released: AtomicUsize::new(0),
+        used: AtomicU64::new(0),
     });
     let net = Arc::new(Net::new(NetSettings::new(Arc::clone(&clock))).unwrap());
     let catalogue = Arc::new(catalogue);
@@ -533,6 +540,7 @@ async fn a_401_is_answered_with_one_refresh_and_a_safe_request_is_sent_again_onc
     assert_eq!(answer.status(), StatusCode::OK);
     assert_eq!(api.seen().iter().map(|seen| seen.body.clone()).collect::<Vec<_>>(), ["body", "body"]);
     assert_eq!(world.fake.rejected.load(Ordering::SeqCst), 1);
+    assert_eq!(world.fake.used.load(Ordering::SeqCst), 2, "the API took the second generation, not the first");
     assert_eq!(world.entries(audit::EventKind::Released).len(), 2);
 }
 
@@ -727,6 +735,7 @@ async fn without_an_audit_entry_nothing_goes_out() {
         api_origin: None,
         rejected: AtomicUsize::new(0),
         released: AtomicUsize::new(0),
+        used: AtomicU64::new(0),
     });
     let (catalogue, policy) = (Arc::clone(&world.catalogue), Arc::clone(&world.policy));
     let egress = Arc::new(Egress::new(fake, net, catalogue, policy, audit, clock));
