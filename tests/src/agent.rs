@@ -37,17 +37,25 @@ impl Agent {
     ///
     /// A skill is not built, or the agent can't be made.
     pub async fn new(server: &AuthorizationServer, skills: &[&str]) -> Self {
+        Self::with_clock(server, skills, Arc::new(SystemClock::new())).await
+    }
+
+    /// The same, living by another clock than the system's.
+    ///
+    /// # Panics
+    ///
+    /// A skill is not built, or the agent can't be made.
+    pub async fn with_clock(server: &AuthorizationServer, skills: &[&str], clock: Arc<dyn Clock>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let home = Home::at(folder.path().join("home"));
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        init(&home, &Recovery::none(), clock).await.expect("a new home");
+        init(&home, &Recovery::none(), Arc::clone(&clock)).await.expect("a new home");
         fs::create_dir_all(home.providers_folder()).expect("a folder for providers");
         for example in ["internal-report", "signed-webhook", "weather"] {
             let file = skills::root().join("skills-examples").join(example).join("provider.toml");
             fs::copy(&file, home.providers_folder().join(format!("{example}.toml"))).expect("the example's provider");
         }
         fs::write(home.providers_folder().join("zz-test.toml"), stand_ins(server.origin())).expect("the stand-ins");
-        let host = Host::builder(home).open().await.unwrap_or_else(|error| panic!("{error}"));
+        let host = Host::builder(home).clock(clock).open().await.unwrap_or_else(|error| panic!("{error}"));
         for skill in skills {
             host.registry().add(&skills::component(skill), None).unwrap_or_else(|error| panic!("{error}"));
         }
@@ -57,6 +65,15 @@ impl Agent {
             host.vault().put_client(&name(provider), registration).await.expect("the client is stored");
         }
         Self { host: Arc::new(host), folder }
+    }
+
+    /// A second host on the same home, as another process has it.
+    ///
+    /// # Panics
+    ///
+    /// It can't be opened.
+    pub async fn another_host(&self) -> Host {
+        Host::builder(self.host.home().clone()).open().await.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The folder that holds everything of this agent.
