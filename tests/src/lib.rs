@@ -7,10 +7,14 @@
 mod agent;
 mod authorization_server;
 mod browser;
+mod guest;
 pub mod canary;
 pub mod http;
 pub mod skills;
+mod upstream;
 
 pub use agent::Agent;
 pub use authorization_server::{AuthorizationServer, Scripted};
 pub use browser::{Arrival, Browser, Form, Page};
+pub use guest::{GuestAgent, Names};
+pub use upstream::{Reply, Seen, Upstream};
