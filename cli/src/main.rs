@@ -8,6 +8,7 @@ mod sandbox;
 mod settings;
 
 use std::process::ExitCode;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use clap::Parser as _;
@@ -16,6 +17,10 @@ use commands::{Cli, Command};
 use exit::{Code, Failure};
 use output::Output;
 use settings::Settings;
+
+/// How long a refresh may take that was begun before the command ended: the call to the provider, and the requests that it
+/// waits for.
+const REFRESH: Duration = Duration::from_secs(45);
 
 /// How long threads have to end once the command is done.
 const GRACE: Duration = Duration::from_millis(200);
@@ -38,7 +43,11 @@ fn main() -> ExitCode {
     let done = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::error(format!("the program can't start its threads: {error}")))
         .and_then(|runtime| {
-            let done = runtime.block_on(run(cli.command, &settings, &output));
+            let done = runtime.block_on(async {
+                let done = run(cli.command, &settings, &output).await;
+                settle(&settings).await;
+                done
+            });
             // A thread that waits for a person to type never ends by itself; others get the time to tidy up.
             runtime.shutdown_timeout(GRACE);
             done
@@ -50,6 +59,19 @@ fn main() -> ExitCode {
                 output.failure(&failure);
             }
             failure.code().into()
+        }
+    }
+}
+
+/// Waits for the refreshes that are under way: a provider may have replaced a token already, and its answer is the only place
+/// where the new one stands. A second Ctrl-C gives up on that.
+async fn settle(settings: &Settings) {
+    let brokers = std::mem::take(&mut *settings.brokers.lock().unwrap_or_else(PoisonError::into_inner));
+    for broker in brokers {
+        tokio::select! {
+            () = broker.settle() => {}
+            _ = tokio::signal::ctrl_c() => return,
+            () = tokio::time::sleep(REFRESH) => return,
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use clap::Args;
+use clawcoil::broker::Broker;
 
 /// The arguments that every command takes.
 #[derive(Debug, Args)]
@@ -39,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) log: Option<String>,
     /// A browser can be opened: there is a desktop.
     pub(crate) desktop: bool,
+    /// What may still be fetching tokens when the command is done or interrupted.
+    pub(crate) brokers: Arc<Mutex<Vec<Broker>>>,
 }
 
 impl SettingsArgs {
@@ -54,6 +58,7 @@ impl SettingsArgs {
             _ => Some("trace".to_owned()),
         };
         Settings {
+            brokers: Arc::default(),
             home: self.home.or_else(|| Some(data?.join("clawcoil"))),
             json,
             // https://no-color.org

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use clawcoil::audit::{AuditLog, Event, Opening};
 use clawcoil::clock::{Clock, SystemClock};
@@ -44,6 +44,7 @@ pub(super) fn existing_home(settings: &Settings) -> Result<Home, Failure> {
 /// Opens the host for one command: a small engine, and nothing of this process for others to read.
 pub(super) async fn open(settings: &Settings) -> Result<Host, Failure> {
     let host = open_at(existing_home(settings)?).await?;
+    settings.brokers.lock().unwrap_or_else(PoisonError::into_inner).push(host.broker().clone());
     if let Err(error) = harden_process() {
         tracing::warn!("{error}");
     }

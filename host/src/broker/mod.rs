@@ -245,6 +245,24 @@ impl Broker {
         self.wait_for(self.start_refresh(connection, current.generation)).await
     }
 
+    /// Waits until no refresh is under way in this process. A program does this before it ends: a provider that has rotated
+    /// already would otherwise have its answer go to nobody.
+    pub async fn settle(&self) {
+        loop {
+            let running: Vec<Running> = {
+                let running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.values().filter(|running| running.borrow().is_none()).cloned().collect()
+            };
+            if running.is_empty() {
+                return;
+            }
+            for refresh in running {
+                // How it ended is told to those who need the token.
+                let _ = self.wait_for(refresh).await;
+            }
+        }
+    }
+
     async fn wait_for(&self, mut running: Running) -> Result<(), BrokerError> {
         match running.wait_for(Option::is_some).await {
             Ok(ended) => ended.clone().unwrap_or(Ok(())),

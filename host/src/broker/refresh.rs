@@ -16,6 +16,8 @@ use crate::vault::{self, Claim, ClaimOutcome, Connection, Kind, ReconnectReason,
 
 /// How often a waiter asks whether another process has finished the refresh that it holds the claim of.
 const POLL: Duration = Duration::from_millis(50);
+/// A second attempt is made only where this much of the time for both is left.
+const SECOND_TRY: Duration = Duration::from_secs(5);
 /// How long a caller waits for a claim that somebody else holds before it is told to come back.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -125,13 +127,23 @@ impl Broker {
         let answer = match connection.kind {
             Kind::AuthorizationCode => match inner.vault.refresh_token(&claim) {
                 Ok(token) => {
+                    let start = inner.clock.monotonic();
                     let answer = oauth::refresh::refresh(&via, server, &client, &token).await;
-                    match (answer, inner.vault.previous_refresh_token(&claim)?) {
-                        // The newest token was never used with success: the one before may still be the good one.
-                        (Err(error), Some(before)) if error.is_permanent() => {
-                            oauth::refresh::refresh(&via, server, &client, &before).await
+                    match answer {
+                        Err(error) if error.is_permanent() => {
+                            // The newest token was never used with success: the one before may still be the good one. Both
+                            // attempts together keep to the time of one, so that the lease outlives them.
+                            let left = vault::CALL.saturating_sub(inner.clock.monotonic().saturating_sub(start));
+                            match inner.vault.previous_refresh_token(&claim) {
+                                Ok(Some(before)) if left >= SECOND_TRY => {
+                                    let limits = FetchLimits { total: left, ..via.limits };
+                                    let via = Transport { limits, ..via };
+                                    oauth::refresh::refresh(&via, server, &client, &before).await
+                                }
+                                _ => Err(error),
+                            }
                         }
-                        (answer, _) => answer,
+                        answer => answer,
                     }
                 }
                 Err(VaultError::NoRefreshToken { .. }) => {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
+
 use crate::audit::{Decision, Event, EventKind};
 use crate::broker::NeededAction;
 use crate::clock::random;
@@ -41,6 +43,8 @@ pub(super) struct Inner {
     pub(super) egress: Arc<Egress>,
     pub(super) calling: Calling,
     pub(super) state: Mutex<State>,
+    /// A place for each request that may be under way at the same time.
+    pub(super) places: Arc<Semaphore>,
 }
 
 /// What `get-token` gives.
@@ -121,7 +125,8 @@ impl Call {
             invalid: HashMap::new(),
             refusals: Refusals::default(),
         };
-        Self(Arc::new(Inner { egress, calling, state: Mutex::new(state) }))
+        let places = Arc::new(Semaphore::new(super::REQUESTS_PER_CALL));
+        Self(Arc::new(Inner { egress, calling, state: Mutex::new(state), places }))
     }
 
     /// What the skill may do at this moment.
@@ -200,9 +205,16 @@ impl Call {
         let event = inner.event_of(EventKind::Revealed, &permit);
         let released = inner.egress.credentials.release(&permit, connection, event).await;
         let released = released.map_err(|error| inner.failed(error.into()))?;
-        let spellings = Arc::new(Spellings::of([released.token.expose()]));
         let generation = released.connection.generation;
-        inner.state().known.push(Known { connection, generation, revealed: true, spellings });
+        let mut state = inner.state();
+        match state.known.iter_mut().find(|known| known.connection == connection && known.generation == generation) {
+            Some(known) => known.revealed = true,
+            None => {
+                let spellings = Arc::new(Spellings::of([released.token.expose()]));
+                state.known.push(Known { connection, generation, revealed: true, spellings });
+            }
+        }
+        drop(state);
         Ok(Revealed { token: released.token, connection: released.connection })
     }
 

@@ -28,10 +28,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
+use tokio::sync::Semaphore;
 
 use crate::audit::AuditLog;
 use crate::clock::Clock;
-use crate::id::{Caller, Digest};
+use crate::id::{Caller, Digest, UserId};
 use crate::net::Net;
 use crate::policy::{Effective, Policy, Rates, Skill};
 use crate::provider::Catalogue;
@@ -56,6 +57,7 @@ pub struct Egress {
     clock: Arc<dyn Clock>,
     rates: Rates,
     decided: Cache<(Digest, Caller), Arc<Decided>>,
+    users: Cache<UserId, Arc<Semaphore>>,
 }
 
 /// What a skill may do for a caller, by one policy, as of one moment.
@@ -64,6 +66,14 @@ struct Decided {
     at: Duration,
     effective: Effective,
 }
+
+/// Requests of one call that may be under way at the same time, from the first byte of the guest's body to the last of the
+/// answer's. More wait.
+const REQUESTS_PER_CALL: usize = 16;
+/// The same for all calls of one user.
+const REQUESTS_PER_USER: usize = 64;
+/// How long the count of a user's requests is kept without a request.
+const USER_IDLE: Duration = Duration::from_mins(10);
 
 /// How long a decision is good for the next call: a grant that expires is looked at again with each permit in any case.
 const DECIDED_FOR: Duration = Duration::from_secs(1);
@@ -80,6 +90,7 @@ impl Egress {
         audit: Arc<AuditLog>,
         clock: Arc<dyn Clock>,
     ) -> Self {
+        let users = Cache::builder().time_to_idle(USER_IDLE).build();
         Self {
             credentials: Box::new(credentials),
             net,
@@ -89,11 +100,17 @@ impl Egress {
             clock,
             rates: Rates::new(),
             decided: Cache::new(MOST_DECIDED),
+            users,
         }
     }
 }
 
 impl Egress {
+    /// The places for requests of this user.
+    fn places(&self, user: &UserId) -> Arc<Semaphore> {
+        self.users.get_with_by_ref(user, || Arc::new(Semaphore::new(REQUESTS_PER_USER)))
+    }
+
     fn effective(&self, policy: &Arc<Policy>, calling: &Calling) -> Effective {
         let key = (calling.digest, calling.caller.clone());
         let now = self.clock.monotonic();

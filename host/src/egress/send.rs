@@ -3,8 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 
 use crate::audit::EventKind;
 use crate::broker::Released;
@@ -49,7 +50,24 @@ struct Asked {
 
 impl Call {
     /// Sends a guest's request, or says why not. No redirect is followed.
+    ///
+    /// A call has so many requests under way at a time, a user so many over all calls; more wait for a place.
     pub async fn send(&self, request: Request<Body>, timeouts: Timeouts) -> Result<Response<Body>, EgressError> {
+        let inner = &self.0;
+        let of_user = inner.egress.places(&inner.calling.caller.user);
+        // Nobody closes these: a place is always to be had in the end.
+        let place = Arc::clone(&inner.places).acquire_owned().await.ok();
+        let place = (place, of_user.acquire_owned().await.ok());
+        let answer = self.judged(request, timeouts).await?;
+        Ok(answer.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                let _ = &place;
+                frame
+            }))
+        }))
+    }
+
+    async fn judged(&self, request: Request<Body>, timeouts: Timeouts) -> Result<Response<Body>, EgressError> {
         let inner = &self.0;
         let (parts, body) = request.into_parts();
         let target = Target::parse(&parts.method, &parts.uri)
@@ -62,6 +80,8 @@ impl Call {
         inner.confine(&asked.target)?;
         inner.look_for_known(&asked.carrier, &asked.target)?;
         let bound = inner.find_placeholder(&mut asked).await?;
+        // Reading the body may have taken a while, and a reveal may have come in between.
+        inner.confine(&asked.target)?;
         if let Some(bound) = bound {
             return inner.send_with(asked, bound.service.clone(), Some(bound)).await;
         }
@@ -73,6 +93,10 @@ impl Call {
                 // Who has seen the token says how it goes: a signing key must not travel beside the signature.
                 if inner.has_revealed(&service) {
                     let found = effective.service(&service).map_err(|denial| inner.deny(denial, &asked.target))?;
+                    // The grant must hold now, and its rate counts, as for a release.
+                    let (permit, _) = inner.permit(&effective, found, &asked.target, None)?;
+                    let rates = inner.egress.rates.take(&permit, &*inner.egress.clock);
+                    rates.map_err(|denial| inner.deny(denial, &asked.target))?;
                     let stand_in = inner.stand_in(&found.provider, asked.target.origin());
                     return inner.send_plain(asked, rule.to_string(), stand_in).await;
                 }
@@ -217,11 +241,12 @@ impl Inner {
             event.method = Some(asked.target.method().as_str().to_owned());
             let released = self.egress.credentials.release(&permit, connection.id, event).await;
             let Released { token, connection, in_flight } = released.map_err(|error| self.failed(error.into()))?;
+            self.confine(&asked.target)?;
 
             let attached = asked.attached(found, bound.as_ref(), token.expose());
             let (mut carrier, rendered) = attached.map_err(|error| self.refuse(error.to_string(), &asked.target))?;
             let (body, refusal) = match carrier.body.take() {
-                Some(whole) => (body::full(whole), Refusal::default()),
+                Some(whole) => self.confined(body::full(whole), &asked.target),
                 None => self.guarded(&mut asked),
             };
             let request = request(&asked.target, carrier.uri, carrier.headers, body);
@@ -305,24 +330,9 @@ impl Inner {
         spellings
     }
 
-    /// The body, which ends before a placeholder or a token that the guest must not have, and at once where a reveal that
-    /// came after the request had begun would let a token out with it.
+    /// The body, confined, and ended before a placeholder or a token that the guest must not have.
     fn guarded(self: &Arc<Self>, asked: &mut Asked) -> (Body, Refusal) {
-        let refusal = Refusal::default();
-        if asked.body.whole().is_some_and(Bytes::is_empty) {
-            return (asked.body.take(), refusal);
-        }
-        let confined = {
-            let (inner, noted, target) = (Arc::clone(self), refusal.clone(), asked.target.clone());
-            move || {
-                inner.confine(&target).map_err(|error| {
-                    let text = error.to_string();
-                    let _ = noted.0.set(error);
-                    BoxError::from(text)
-                })
-            }
-        };
-        let mut body = body::while_allowed(asked.body.take(), confined);
+        let (mut body, refusal) = self.confined(asked.body.take(), &asked.target);
         let origin = asked.target.origin().to_string();
         for (spellings, message) in self
             .unrevealed()
@@ -340,6 +350,25 @@ impl Inner {
                 BoxError::from(text)
             });
         }
+        (body, refusal)
+    }
+
+    /// The body, which ends at once where a reveal that came after the request had begun would let a token out with it.
+    fn confined(self: &Arc<Self>, body: Body, target: &Target) -> (Body, Refusal) {
+        let refusal = Refusal::default();
+        // An empty body stays what it is: its length is known, so that the request goes out without any.
+        if body.is_end_stream() {
+            return (body, refusal);
+        }
+        let (inner, noted, target) = (Arc::clone(self), refusal.clone(), target.clone());
+        let body = body::while_allowed(body, move || {
+            inner.confine(&target).map_err(|error| {
+                let text = error.to_string();
+                // One body is refused once: the stream has ended.
+                let _ = noted.0.set(error);
+                BoxError::from(text)
+            })
+        });
         (body, refusal)
     }
 

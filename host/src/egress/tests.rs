@@ -620,29 +620,70 @@ async fn after_a_reveal_the_call_reaches_only_the_services_own_origins() {
     assert!(matches!(call.reveal(77).await, Err(EgressError::UnknownHandle)));
 }
 
-#[tokio::test]
-async fn a_body_that_was_open_before_a_reveal_carries_nothing_out_after_it() {
-    let (_, plain, _, world) = quiet().await;
-    let call = world.call("alice");
+/// A request whose body is written piece by piece.
+fn open_request(address: &str) -> (tokio::sync::mpsc::Sender<Bytes>, Request<Body>) {
     let (pieces, open) = tokio::sync::mpsc::channel::<Bytes>(1);
     let stream = futures_util::stream::unfold(open, async |mut open| {
         let piece = open.recv().await?;
         Some((Ok::<_, BoxError>(http_body::Frame::data(piece)), open))
     });
-    let (parts, ()) = Request::post(format!("{}/x", plain.origin())).body(()).unwrap().into_parts();
-    let request = Request::from_parts(parts, Body::new(StreamBody::new(stream)));
-    let sending = tokio::spawn({
-        let call = call.clone();
-        async move { send(&call, request).await }
-    });
-    pieces.send(Bytes::from("before")).await.unwrap();
-    // There is room again once the first piece is on its way.
-    let room = pieces.reserve().await.unwrap();
-    let handle = call.get_token("mail", &[], None, None).unwrap();
-    let revealed = call.reveal(handle.id).await.unwrap();
-    room.send(Bytes::from(revealed.token.expose().chars().rev().collect::<String>()));
-    denial(sending.await.unwrap());
-    assert!(plain.seen().is_empty());
+    let (parts, ()) = Request::post(address).body(()).unwrap().into_parts();
+    (pieces, Request::from_parts(parts, Body::new(StreamBody::new(stream))))
+}
+
+fn reversed(token: &AccessToken) -> Bytes {
+    token.expose().chars().rev().collect::<String>().into()
+}
+
+#[tokio::test]
+async fn a_body_that_was_open_before_a_reveal_carries_nothing_out_after_it() {
+    let (_, plain, _, world) = quiet().await;
+    // The first time the body streams; the second time a placeholder was given before, so that it is held back.
+    for given_before in [false, true] {
+        let call = world.call("alice");
+        let handle = || call.get_token("mail", &[], None, None).unwrap();
+        let before = given_before.then(handle);
+        let (pieces, request) = open_request(&format!("{}/x", plain.origin()));
+        let sending = tokio::spawn({
+            let call = call.clone();
+            async move { send(&call, request).await }
+        });
+        pieces.send(Bytes::from("before")).await.unwrap();
+        // There is room again once the first piece is on its way.
+        let room = pieces.reserve().await.unwrap();
+        let handle = before.unwrap_or_else(handle);
+        let revealed = call.reveal(handle.id).await.unwrap();
+        room.send(reversed(&revealed.token));
+        drop(pieces);
+        denial(sending.await.unwrap());
+        assert!(plain.seen().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_call_has_a_bounded_number_of_requests_under_way() {
+    let (_, plain, _, world) = quiet().await;
+    let call = world.call("alice");
+    let mut open = Vec::new();
+    for _ in 0..REQUESTS_PER_CALL {
+        let (pieces, request) = open_request(&format!("{}/x", plain.origin()));
+        let sending = tokio::spawn({
+            let call = call.clone();
+            async move { send(&call, request).await.map(drop) }
+        });
+        pieces.send(Bytes::from("x")).await.unwrap();
+        // Its first piece was taken: it has its place.
+        drop(pieces.reserve().await.unwrap());
+        open.push((pieces, sending));
+    }
+    let mut next = std::pin::pin!(send(&call, get(&format!("{}/x", plain.origin()))));
+    assert!(futures_util::poll!(&mut next).is_pending());
+    assert_eq!(plain.seen().len(), 0);
+    let (pieces, sending) = open.pop().unwrap();
+    drop(pieces);
+    sending.await.unwrap().unwrap();
+    next.await.unwrap();
+    assert_eq!(plain.seen().len(), 2);
 }
 
 #[tokio::test]
