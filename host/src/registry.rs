@@ -112,6 +112,11 @@ impl Registry {
     ///
     /// The manifest is `skill.toml` in the component's folder, or the file that is given.
     pub fn read(component: &Path, manifest: Option<&Path>) -> Result<InstalledSkill, RegistryError> {
+        Self::read_with_text(component, manifest).map(|(skill, _)| skill)
+    }
+
+    /// The skill, and the very text of the manifest that was parsed.
+    fn read_with_text(component: &Path, manifest: Option<&Path>) -> Result<(InstalledSkill, Source), RegistryError> {
         let manifest_path = match manifest {
             Some(path) => path.to_owned(),
             None => component.with_file_name(MANIFEST),
@@ -127,18 +132,17 @@ impl Registry {
         let source = Source::from_bytes(manifest_path.display().to_string(), text)?;
         let manifest = Manifest::parse(&source)?;
         let digest = manifest.skill_digest(&Digest::of(&bytes));
-        Ok(InstalledSkill { manifest, digest, component: bytes.into(), manifest_path })
+        Ok((InstalledSkill { manifest, digest, component: bytes.into(), manifest_path }, source))
     }
 
     /// Installs a skill; one of the same name is replaced. Either the whole skill is there afterwards, or the old one still is.
     pub fn add(&self, component: &Path, manifest: Option<&Path>) -> Result<InstalledSkill, RegistryError> {
-        let mut skill = Self::read(component, manifest)?;
-        let text = read(&skill.manifest_path, LARGEST_MANIFEST)?;
+        let (mut skill, text) = Self::read_with_text(component, manifest)?;
         let folder = self.folder.join(skill.name().as_str());
         let staging = self.folder.join(format!(".{}.{}", skill.name(), std::process::id()));
         fs::create_dir_all(&staging).map_err(io_error("create", &staging))?;
         let written = write(&staging.join(COMPONENT), &skill.component)
-            .and_then(|()| write(&staging.join(MANIFEST), &text))
+            .and_then(|()| write(&staging.join(MANIFEST), text.text().as_bytes()))
             .and_then(|()| replace_folder(&staging, &folder));
         if written.is_err() {
             // The first error is the one to tell; a staging folder that stays is overwritten next time.
