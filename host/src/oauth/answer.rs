@@ -13,6 +13,8 @@ use crate::clock::Timestamp;
 use crate::id::Scope;
 use crate::secret::{AccessToken, RefreshToken};
 
+/// No access token is longer, in bytes: it has to fit into a header, and answers are searched for it.
+const LONGEST_TOKEN: usize = 16 << 10;
 /// No token is believed to live longer.
 const LONGEST_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
 
@@ -115,7 +117,7 @@ impl Fields {
     /// The answer, if it has an access token that can stand on a request.
     pub(super) fn token_response(&self, shape: &AnswerShape, asked_at: Timestamp) -> Result<TokenResponse, Unusable> {
         let access = self.string(&shape.access).ok_or(Unusable::Missing)?;
-        if !access.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if access.len() > LONGEST_TOKEN || !access.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Unusable::Characters);
         }
         let token_type = self

@@ -90,7 +90,7 @@ impl fmt::Display for Malformed {
             Self::NotJson => "something that is neither JSON nor a form",
             Self::BrokenJson => "JSON that breaks off or is nested too deeply",
             Self::NoAccessToken => "no access token where the provider file says that it stands",
-            Self::UnusableAccessToken => "an access token with characters that can't stand in a request",
+            Self::UnusableAccessToken => "an access token that can't stand in a request: it is too long, or has characters that don't belong there",
             Self::NoActive => "no `active` field",
         })
     }
