@@ -1,5 +1,6 @@
 //! Why there is no token, sorted by who must act.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,9 @@ use std::time::Duration;
 use crate::audit::AuditError;
 use crate::id::{AccountAlias, Owner, ProviderId, Scope, ServiceName};
 use crate::vault::{Connection, ReconnectReason, VaultError};
+
+/// The alias that a connection has where none was said.
+const DEFAULT_ACCOUNT: &str = "default";
 
 /// Why a person has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,7 @@ impl NeededAction {
         owner: &Owner,
         provider: &ProviderId,
         account: Option<&AccountAlias>,
+        scopes: &BTreeSet<Scope>,
     ) -> Self {
         let which = account.map(|account| format!(" (account {account})")).unwrap_or_default();
         Self {
@@ -59,7 +64,7 @@ impl NeededAction {
             account: account.cloned(),
             missing_scopes: Vec::new(),
             message: format!("no {provider} account{which} is connected for the service {service}"),
-            command: command("connect", owner, provider, account),
+            command: command(owner, provider, account, scopes),
         }
     }
 
@@ -98,18 +103,14 @@ impl NeededAction {
 
     pub(super) fn scopes(service: &ServiceName, connection: &Connection, missing: Vec<Scope>) -> Self {
         let names: Vec<_> = missing.iter().map(Scope::as_str).collect();
-        let mut action = Self::of(
-            service,
-            connection,
-            Reason::MissingScopes,
-            &format!("was connected without the scopes {}", names.join(", ")),
-        );
-        for scope in &missing {
-            action.command.push_str(" --scope ");
-            action.command.push_str(scope.as_str());
+        let what = format!("was connected without the scopes {}", names.join(", "));
+        let all = connection.scopes.iter().chain(&missing).cloned().collect();
+        let (owner, provider, account) = (&connection.owner, &connection.provider, &connection.account);
+        Self {
+            command: command(owner, provider, Some(account), &all),
+            missing_scopes: missing,
+            ..Self::of(service, connection, Reason::MissingScopes, &what)
         }
-        action.missing_scopes = missing;
-        action
     }
 
     fn of(service: &ServiceName, connection: &Connection, reason: Reason, what: &str) -> Self {
@@ -121,18 +122,25 @@ impl NeededAction {
             account: Some(account.clone()),
             missing_scopes: Vec::new(),
             message: format!("the {provider} account {account} {what}"),
-            command: command("connect", &connection.owner, provider, Some(account)),
+            command: command(&connection.owner, provider, Some(account), &connection.scopes),
         }
     }
 }
 
-fn command(verb: &str, owner: &Owner, provider: &ProviderId, account: Option<&AccountAlias>) -> String {
-    let whose = match owner {
-        Owner::Agent => "--agent".to_owned(),
-        Owner::User(user) => format!("--user {user}"),
+fn command(owner: &Owner, provider: &ProviderId, account: Option<&AccountAlias>, scopes: &BTreeSet<Scope>) -> String {
+    let mut command = match owner {
+        Owner::Agent => format!("clawcoil connect {provider} --agent"),
+        Owner::User(user) => format!("clawcoil connect {provider} --user {user}"),
     };
-    let which = account.map(|account| format!(" --account {account}")).unwrap_or_default();
-    format!("clawcoil {verb} {provider} {whose}{which}")
+    if let Some(account) = account.filter(|account| account.as_str() != DEFAULT_ACCOUNT) {
+        command.push_str(" --account ");
+        command.push_str(account.as_str());
+    }
+    for scope in scopes {
+        command.push_str(" --scope ");
+        command.push_str(scope.as_str());
+    }
+    command
 }
 
 impl fmt::Display for NeededAction {

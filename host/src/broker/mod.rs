@@ -112,7 +112,7 @@ impl Broker {
     ) -> Result<Arc<Connection>, BrokerError> {
         let connection = match self.0.vault.find(owner, provider, account)? {
             Found::One(connection) => connection,
-            Found::None => return Err(NeededAction::connect(service, owner, provider, account).into()),
+            Found::None => return Err(NeededAction::connect(service, owner, provider, account, scopes).into()),
             Found::Several(aliases) => return Err(NeededAction::choose(service, provider, &aliases).into()),
         };
         match &connection.state {

@@ -235,7 +235,7 @@ impl Inner {
                 }
             }
             self.egress.rates.take(&permit, &*self.egress.clock).map_err(|denial| self.deny(denial, &asked.target))?;
-            self.renew_if_invalid(connection.id).await?;
+            self.renew_if_invalid(connection.id).await;
             let mut event = self.event_of(EventKind::Released, &permit);
             event.origin = Some(asked.target.origin().to_string());
             event.method = Some(asked.target.method().as_str().to_owned());
@@ -274,7 +274,12 @@ impl Inner {
                 // The guest sees the 401; what people have to do stands in the outcome.
                 Ok(_) => return Ok(passed_on?),
                 Err(error) => {
-                    self.failed(error.into());
+                    // A grant that the provider has ended is something for a person to act on.
+                    let account = Some(&connection.account);
+                    let credentials = &self.egress.credentials;
+                    let now =
+                        credentials.connection(&found.name, &found.owner, &found.provider, account, &found.scopes);
+                    self.failed(now.err().unwrap_or(error).into());
                     return Ok(passed_on?);
                 }
             }
