@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clawcoil::broker::Reason;
 use clawcoil::clock::{ManualClock, Timestamp};
-use clawcoil::host::Host;
+use clawcoil::host::{Host, InvokeError};
 use clawcoil::id::Caller;
 use clawcoil::runtime::End;
 use clawcoil::vault::{ReconnectReason, State};
@@ -75,4 +76,26 @@ async fn a_rotation_whose_answer_was_lost_is_tried_again_only_when_it_can_no_lon
     let State::NeedsReconnect { reason, .. } = agent.connection(connection.id).state else { panic!("still active") };
     assert_eq!(reason, ReconnectReason::RotationLost);
     assert_eq!(refreshes(&server.events().await).len(), 2);
+}
+
+#[tokio::test]
+async fn a_grant_that_ended_at_the_provider_is_told_at_once_with_the_command_that_mends_it() {
+    let server = AuthorizationServer::start(3600, &json!({}));
+    let clock = ManualClock::at(Timestamp::from_second(2_000_000_000).unwrap());
+    let agent = Agent::with_clock(&server, &["gmail-send"], Arc::new(clock.clone())).await;
+    agent.grant("gmail-send", "*");
+    agent.connect("alice", "google", &[GMAIL]).await;
+    clock.advance(Duration::from_secs(3590));
+    server.script(&[Scripted::answer("/token", 400, &json!({}), &json!({ "error": "invalid_grant" }))]).await;
+    let mail = json!({ "to": ["bob@example.com"], "subject": "Hello", "body": "From a test" });
+    let outcome = agent.call("alice", "gmail-send", "send", &mail).await.unwrap();
+    assert!(matches!(outcome.end, End::ToolError(_)), "{:?}", outcome.end);
+    let [action] = outcome.actions.as_slice() else { panic!("{:?}", outcome.actions) };
+    assert_eq!(action.reason, Reason::Revoked);
+    assert_eq!(action.command, format!("clawcoil connect google --user alice --scope {GMAIL}"));
+    // Before the next call the guest is not even started.
+    let Err(InvokeError::ActionRequired(actions)) = agent.call("alice", "gmail-send", "send", &mail).await else {
+        panic!("it was started")
+    };
+    assert_eq!(actions, outcome.actions);
 }
