@@ -8,13 +8,37 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 /// Where in some bytes a secret stands: as it is, URL-escaped, in hexadecimal, or in base64 at any of the three alignments.
-///
-/// # Panics
-///
-/// Never: a handful of short patterns is no trouble.
-pub fn find(bytes: &[u8], secret: &str) -> Option<usize> {
-    let found = AhoCorasick::new(forms(secret)).expect("a handful of short patterns").find(bytes);
-    found.map(|found| found.start())
+pub fn find(bytes: &[u8], secret: impl AsRef<[u8]>) -> Option<usize> {
+    find_any(bytes, &[secret]).map(|(at, _)| at)
+}
+
+/// Where in some bytes one of the secrets stands in any form, and which one.
+pub fn find_any(bytes: &[u8], secrets: &[impl AsRef<[u8]>]) -> Option<(usize, usize)> {
+    Search::for_any(secrets).first_in(bytes)
+}
+
+/// All forms of all secrets, so that one pass finds them.
+struct Search {
+    patterns: AhoCorasick,
+    /// The secret that each pattern is a form of.
+    of: Vec<usize>,
+}
+
+impl Search {
+    fn for_any(secrets: &[impl AsRef<[u8]>]) -> Self {
+        let (mut patterns, mut of) = (Vec::new(), Vec::new());
+        for (n, secret) in secrets.iter().enumerate() {
+            let forms = forms(secret.as_ref());
+            of.extend(forms.iter().map(|_| n));
+            patterns.extend(forms);
+        }
+        Self { patterns: AhoCorasick::new(patterns).expect("a handful of short patterns"), of }
+    }
+
+    fn first_in(&self, bytes: &[u8]) -> Option<(usize, usize)> {
+        let found = self.patterns.find(bytes)?;
+        Some((found.start(), *self.of.get(found.pattern().as_usize())?))
+    }
 }
 
 /// The files of a folder, however deep, in which one of the secrets stands in any form.
@@ -22,40 +46,41 @@ pub fn find(bytes: &[u8], secret: &str) -> Option<usize> {
 /// # Panics
 ///
 /// A file can't be read.
-pub fn files_with(folder: &Path, secrets: &[&str]) -> Vec<PathBuf> {
+pub fn files_with(folder: &Path, secrets: &[impl AsRef<[u8]>]) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).expect("the folder is read") {
-        let path = entry.expect("the folder is read").path();
-        if path.is_dir() {
-            found.extend(files_with(&path, secrets));
-        } else {
-            let bytes = fs::read(&path).expect("the file is read");
-            if secrets.iter().any(|secret| find(&bytes, secret).is_some()) {
-                found.push(path);
-            }
-        }
-    }
+    add_files_with(folder, &Search::for_any(secrets), &mut found);
     found
 }
 
+fn add_files_with(folder: &Path, search: &Search, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder is read") {
+        let path = entry.expect("the folder is read").path();
+        if path.is_dir() {
+            add_files_with(&path, search, found);
+        } else if search.first_in(&fs::read(&path).expect("the file is read")).is_some() {
+            found.push(path);
+        }
+    }
+}
+
 /// The forms in which the secret is looked for.
-fn forms(secret: &str) -> Vec<String> {
-    let escaped: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
+    let escaped: String = url::form_urlencoded::byte_serialize(secret).collect();
     let mut forms = vec![
-        secret.to_owned(),
-        escaped.to_lowercase(),
-        escaped,
-        hex::encode(secret),
-        hex::encode_upper(secret),
-        secret.chars().rev().collect(),
+        secret.to_vec(),
+        escaped.to_lowercase().into(),
+        escaped.into(),
+        hex::encode(secret).into(),
+        hex::encode_upper(secret).into(),
+        secret.iter().rev().copied().collect(),
     ];
-    for (shift, before) in ["", "_", "__"].into_iter().enumerate() {
+    for (shift, before) in [&b""[..], b"_", b"__"].into_iter().enumerate() {
         // The first characters depend on what stands before, the last ones on what follows.
-        let shifted = format!("{before}{secret}");
+        let shifted = [before, secret].concat();
         for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
             let encoded = engine.encode(&shifted);
             let start = if shift == 0 { 0 } else { shift + 1 };
-            forms.push(encoded.get(start..encoded.len() - 2).unwrap_or_default().to_owned());
+            forms.push(encoded.get(start..encoded.len() - 2).unwrap_or_default().into());
         }
     }
     forms.retain(|form| form.len() >= 8);

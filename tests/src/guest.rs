@@ -60,14 +60,25 @@ impl GuestAgent {
         fs::create_dir_all(home.providers_folder()).expect("a folder for providers");
         fs::write(home.providers_folder().join("test.toml"), providers).expect("the providers are written");
         fs::write(home.permissions(), permissions).expect("the permissions are written");
-        let skill = folder.path().join("skill");
-        fs::create_dir_all(&skill).expect("a folder for the skill");
+        let host = Arc::new(Self::open(&home, addresses).await);
+        let mut agent = Self { skill: String::new(), host, folder };
+        agent.skill = agent.install(guest, manifest);
+        agent
+    }
+
+    /// Installs a guest, and returns the name that its manifest gives it.
+    ///
+    /// # Panics
+    ///
+    /// The guest can't be built, or the host refuses it.
+    pub fn install(&self, guest: &str, manifest: &str) -> String {
+        let folder = self.folder.path().join(guest);
+        fs::create_dir_all(&folder).expect("a folder for the skill");
         let bytes = GUESTS.get(&guest.replace('-', "_")).unwrap_or_else(|| panic!("no guest {guest}"));
-        fs::write(skill.join("component.wasm"), bytes).expect("the component is written");
-        fs::write(skill.join("skill.toml"), manifest).expect("the manifest is written");
-        let host = Self::open(&home, addresses).await;
-        let added = host.registry().add(&skill.join("component.wasm"), None).unwrap_or_else(|error| panic!("{error}"));
-        Self { skill: added.name().to_string(), host: Arc::new(host), folder }
+        fs::write(folder.join("component.wasm"), bytes).expect("the component is written");
+        fs::write(folder.join("skill.toml"), manifest).expect("the manifest is written");
+        let added = self.host.registry().add(&folder.join("component.wasm"), None);
+        added.unwrap_or_else(|error| panic!("{error}")).name().to_string()
     }
 
     async fn open(home: &Home, addresses: &[IpAddr]) -> Host {
@@ -109,8 +120,13 @@ impl GuestAgent {
 
     /// Calls a tool of the skill for alice.
     pub async fn call(&self, tool: &str, input: &Value) -> Result<Outcome, InvokeError> {
+        self.call_skill(&self.skill, tool, input).await
+    }
+
+    /// Calls a tool of another skill for alice.
+    pub async fn call_skill(&self, skill: &str, tool: &str, input: &Value) -> Result<Outcome, InvokeError> {
         let caller = Caller { client: name("tests"), user: name("alice") };
-        self.host.invoke(&caller, &name(&self.skill), Some(tool), input).await
+        self.host.invoke(&caller, &name(skill), Some(tool), input).await
     }
 
     /// The entry of the audit log under which a refusal was explained.
