@@ -1,5 +1,6 @@
 //! Connections, and the one read of a plaintext access token.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::connection::{Connection, NewConnection, State, TokenSet};
@@ -68,8 +69,8 @@ pub struct Removed {
 }
 
 impl Vault {
-    /// Stores a new connection, in the place of the owner's one before of the same provider and account. Unless it is
-    /// confirmed its tokens can't be used before [`confirm`](Self::confirm).
+    /// Stores a new connection. One that is confirmed takes the place of the owner's one before of the same provider and
+    /// account; one that is not stands beside it, and its tokens can't be used, until [`confirm`](Self::confirm).
     pub async fn connect(
         &self,
         new: NewConnection,
@@ -98,7 +99,7 @@ impl Vault {
         let access = self.seal_record(&self.access_place(&connection), tokens.access.expose().as_bytes()).await?;
         let refresh = match &tokens.refresh {
             Some(token) => {
-                let place = self.place(&connection, Field::RefreshToken);
+                let place = self.refresh_place(&connection);
                 Some(self.seal_record(&place, token.expose().as_bytes()).await?)
             }
             None => None,
@@ -108,7 +109,8 @@ impl Vault {
         Ok(connection)
     }
 
-    /// Makes an unconfirmed connection usable: its user has seen which account it is. One that is confirmed stays so.
+    /// Makes an unconfirmed connection usable, in the place of the one before: its user has seen which account it is. One that
+    /// is confirmed stays so.
     pub async fn confirm(&self, id: ConnectionId) -> Result<(), VaultError> {
         let row = self.store.connection(id)?.ok_or_else(|| gone(id))?;
         let base = row.connection.generation;
@@ -118,7 +120,14 @@ impl Vault {
         let secret = self.open_record(&self.access_place(&row.connection), &row.access)?;
         let confirmed = Connection { state: row.connection.state.confirmed(), ..(*row.connection).clone() };
         let access = self.seal_record(&self.access_place(&confirmed), &secret).await?;
-        self.store.confirm(id, base, access).await
+        let refresh = match row.refresh.as_deref() {
+            Some(record) => {
+                let secret = self.open_record(&self.refresh_place(&row.connection), record)?;
+                Some(self.seal_record(&self.refresh_place(&confirmed), &secret).await?)
+            }
+            None => None,
+        };
+        self.store.confirm(id, base, access, refresh).await
     }
 
     /// Removes a connection and gives its tokens for revoking; `None` if there is none.
@@ -133,7 +142,7 @@ impl Vault {
         let refresh = row
             .refresh
             .as_deref()
-            .and_then(|record| opened(self.place(&row.connection, Field::RefreshToken), record))
+            .and_then(|record| opened(self.refresh_place(&row.connection), record))
             .map(RefreshToken::new);
         Ok(Some(Removed { connection: row.connection, access, refresh }))
     }
@@ -159,20 +168,29 @@ impl Vault {
         account: Option<&AccountAlias>,
     ) -> Result<Found, VaultError> {
         let held = self.held(owner)?;
-        let mut of_provider = held.rows.iter().map(|row| &row.connection).filter(|c| c.provider == *provider);
+        let of_provider = held.rows.iter().map(|row| &row.connection).filter(|c| c.provider == *provider);
         if let Some(account) = account {
-            return Ok(of_provider.find(|c| c.account == *account).map_or(Found::None, |c| Found::One(Arc::clone(c))));
+            let best = of_provider.filter(|c| c.account == *account).min_by_key(|c| usefulness(c));
+            return Ok(best.map_or(Found::None, |c| Found::One(Arc::clone(c))));
         }
-        let Some(first) = of_provider.next() else { return Ok(Found::None) };
-        let others: Vec<_> = of_provider.collect();
-        if others.is_empty() {
-            return Ok(Found::One(Arc::clone(first)));
+        let mut best: BTreeMap<&AccountAlias, &Arc<Connection>> = BTreeMap::new();
+        for connection in of_provider {
+            let known = best.entry(&connection.account).or_insert(connection);
+            if usefulness(connection) < usefulness(known) {
+                *known = connection;
+            }
         }
-        let mut all = std::iter::once(first).chain(others);
-        if let Some(default) = all.clone().find(|c| c.account.as_str() == DEFAULT_ACCOUNT) {
-            return Ok(Found::One(Arc::clone(default)));
+        // An account that was begun and never confirmed does not make the choice among the others harder.
+        if best.values().any(|c| c.state == State::Active) {
+            best.retain(|_, c| c.state != State::Unconfirmed);
         }
-        Ok(Found::Several(all.by_ref().map(|c| c.account.clone()).collect()))
+        let default = best.iter().find(|(account, _)| account.as_str() == DEFAULT_ACCOUNT);
+        let chosen = default.or_else(|| best.iter().next().filter(|_| best.len() == 1));
+        Ok(match chosen {
+            Some((_, connection)) => Found::One(Arc::clone(connection)),
+            None if best.is_empty() => Found::None,
+            None => Found::Several(best.keys().map(|&account| account.clone()).collect()),
+        })
     }
 
     /// The access token of a connection: the one read of a plaintext token, and it takes a permit.
@@ -261,6 +279,15 @@ impl Vault {
         }
     }
 
+    /// Where the refresh token of a connection is sealed in its present state.
+    pub(super) fn refresh_place<'a>(&self, connection: &'a Connection) -> Place<'a> {
+        let field = match connection.state {
+            State::Unconfirmed => Field::UnconfirmedRefreshToken,
+            State::Active | State::NeedsReconnect { .. } => Field::RefreshToken,
+        };
+        self.place(connection, field)
+    }
+
     /// Where the access token of a connection is sealed in its present state.
     pub(super) fn access_place<'a>(&self, connection: &'a Connection) -> Place<'a> {
         let field = match connection.state {
@@ -268,6 +295,15 @@ impl Vault {
             State::Active | State::NeedsReconnect { .. } => Field::AccessToken,
         };
         self.place(connection, field)
+    }
+}
+
+/// Of two connections of one account, the lower is the one to use.
+fn usefulness(connection: &Connection) -> u8 {
+    match connection.state {
+        State::Active => 0,
+        State::Unconfirmed => 1,
+        State::NeedsReconnect { .. } => 2,
     }
 }
 

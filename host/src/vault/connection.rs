@@ -228,6 +228,7 @@ impl Connection {
         terms.part(self.kind.as_str().as_bytes());
         terms.part(self.token_type.as_bytes());
         terms.part(self.api_origin.as_ref().map(ToString::to_string).unwrap_or_default().as_bytes());
+        terms.part(self.account_label.as_deref().unwrap_or_default().as_bytes());
         for scope in &self.scopes {
             terms.part(scope.as_str().as_bytes());
         }

@@ -76,6 +76,8 @@ pub(crate) enum Field {
     /// doesn't make it usable.
     UnconfirmedAccessToken,
     RefreshToken,
+    /// The same for the refresh token.
+    UnconfirmedRefreshToken,
     PreviousRefreshToken,
     ClientRegistration,
     PendingAuthorization,
@@ -89,6 +91,7 @@ impl Field {
             Self::AccessToken => "access token",
             Self::UnconfirmedAccessToken => "unconfirmed access token",
             Self::RefreshToken => "refresh token",
+            Self::UnconfirmedRefreshToken => "unconfirmed refresh token",
             Self::PreviousRefreshToken => "previous refresh token",
             Self::ClientRegistration => "client registration",
             Self::PendingAuthorization => "pending authorization",

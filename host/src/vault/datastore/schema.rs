@@ -37,9 +37,9 @@ const MIGRATIONS: &[&str] = &["
         refresh_at INTEGER, grant_ends_at INTEGER,
         access BLOB NOT NULL, refresh BLOB, previous BLOB,
         due_at INTEGER, lease_owner BLOB, lease_until INTEGER, fence INTEGER NOT NULL DEFAULT 0,
-        outcome_unknown INTEGER NOT NULL DEFAULT 0,
-        UNIQUE (vault, owner, provider, account)
+        outcome_unknown INTEGER NOT NULL DEFAULT 0
     ) STRICT;
+    CREATE UNIQUE INDEX connections_account ON connections (vault, owner, provider, account, state = 'unconfirmed');
     CREATE INDEX connections_due ON connections (vault, due_at) WHERE due_at IS NOT NULL;
     CREATE TABLE clients (
         vault INTEGER NOT NULL REFERENCES vaults, provider TEXT NOT NULL, record BLOB NOT NULL, UNIQUE (vault, provider)

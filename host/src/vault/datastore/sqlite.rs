@@ -249,13 +249,24 @@ impl Sqlite {
 
     // Connections.
 
-    /// Stores a connection in the place of the owner's one before of the same provider and account.
+    /// Stores a connection in the place of the owner's one before of the same provider and account. An unconfirmed one replaces
+    /// unconfirmed ones only.
     pub(crate) async fn put_connection(&self, row: ConnectionRow) -> Result<(), VaultError> {
         let vault = self.vault;
         self.write("store a connection", move |sql| {
             let c = &row.connection;
-            statement(sql, "DELETE FROM connections WHERE vault = ?1 AND owner = ?2 AND provider = ?3 AND account = ?4")?
-                .execute(params![vault, owner_text(&c.owner), c.provider.as_str(), c.account.as_str()])?;
+            statement(
+                sql,
+                "DELETE FROM connections WHERE vault = ?1 AND owner = ?2 AND provider = ?3 AND account = ?4
+                    AND (?5 OR state = 'unconfirmed')",
+            )?
+            .execute(params![
+                vault,
+                owner_text(&c.owner),
+                c.provider.as_str(),
+                c.account.as_str(),
+                c.state != State::Unconfirmed
+            ])?;
             statement(
                 sql,
                 "INSERT INTO connections (id, vault, owner, provider, account, kind, scopes, api_origin, account_label,
@@ -303,17 +314,30 @@ impl Sqlite {
         })
     }
 
-    /// Makes an unconfirmed connection usable, with its access token sealed as such.
-    pub(crate) async fn confirm(&self, id: ConnectionId, base: Generation, access: Vec<u8>) -> Result<(), VaultError> {
+    /// Makes an unconfirmed connection usable, with its tokens sealed as such, in the place of the one before.
+    pub(crate) async fn confirm(
+        &self,
+        id: ConnectionId,
+        base: Generation,
+        access: Vec<u8>,
+        refresh: Option<Vec<u8>>,
+    ) -> Result<(), VaultError> {
         let vault = self.vault;
         let changed = self
             .write("confirm a connection", move |sql| {
+                statement(
+                    sql,
+                    "DELETE FROM connections WHERE vault = ?1 AND id != ?2 AND (owner, provider, account) =
+                        (SELECT owner, provider, account FROM connections
+                         WHERE vault = ?1 AND id = ?2 AND generation = ?3 AND state = 'unconfirmed')",
+                )?
+                .execute(params![vault, id.as_bytes(), base.0])?;
                 let changed = statement(
                     sql,
-                    "UPDATE connections SET state = 'active', access = ?4, due_at = refresh_at
+                    "UPDATE connections SET state = 'active', access = ?4, refresh = ?5, due_at = refresh_at
                      WHERE vault = ?1 AND id = ?2 AND generation = ?3 AND state = 'unconfirmed'",
                 )?
-                .execute(params![vault, id.as_bytes(), base.0, access])?;
+                .execute(params![vault, id.as_bytes(), base.0, access, refresh])?;
                 bump(sql, vault)?;
                 Ok(changed)
             })

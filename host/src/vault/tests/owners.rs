@@ -56,6 +56,42 @@ async fn an_unconfirmed_connection_gives_no_token_until_it_is_confirmed() {
 }
 
 #[tokio::test]
+async fn an_unconfirmed_connection_leaves_the_one_before_alone_until_it_is_confirmed() {
+    let f = Fixture::new().await;
+    let old = f.connect("alice", "google").await;
+    let found = |f: &Fixture| {
+        let (owner, provider) = (Owner::User("alice".parse().unwrap()), "google".parse().unwrap());
+        match f.vault.find(&owner, &provider, None).unwrap() {
+            Found::One(connection) => connection.id,
+            other => panic!("{other:?}"),
+        }
+    };
+    let connect = async || f.vault.connect(new_connection("alice", "google"), f.tokens("new", Some("r")), false).await;
+    // Declined: the old one goes on. Begun twice: the newer attempt counts.
+    let declined = connect().await.unwrap();
+    assert_eq!(found(&f), old.id);
+    f.vault.disconnect(declined.id).await.unwrap().unwrap();
+    assert_eq!(read(&f.vault, "alice", "google", old.id).unwrap(), "access-alice-google");
+    connect().await.unwrap();
+    let new = connect().await.unwrap();
+    assert_eq!(f.vault.connections(None).unwrap().len(), 2);
+    f.vault.confirm(new.id).await.unwrap();
+    assert_eq!((found(&f), f.vault.connections(None).unwrap().len()), (new.id, 1));
+    assert_eq!(read(&f.vault, "alice", "google", new.id).unwrap(), "new");
+    assert!(read(&f.vault, "alice", "google", old.id).is_err());
+}
+
+#[tokio::test]
+async fn an_unconfirmed_refresh_token_is_not_to_be_had_by_editing_the_state() {
+    let f = Fixture::new().await;
+    let c = f.vault.connect(new_connection("alice", "google"), f.tokens("a", Some("r")), false).await.unwrap();
+    f.intruder().execute("UPDATE connections SET state = 'active', due_at = 1", []).unwrap();
+    let ClaimOutcome::Claimed(claim) = f.vault.claim(c.id, c.generation).await.unwrap() else { panic!("not claimed") };
+    let error = f.vault.refresh_token(&claim).unwrap_err();
+    assert!(matches!(error, VaultError::Record { fault: Fault::Misplaced, .. }), "{error}");
+}
+
+#[tokio::test]
 async fn what_another_process_changed_is_seen_at_once() {
     let f = Fixture::new().await;
     let c = f.connect("alice", "google").await;
