@@ -15,6 +15,10 @@ use crate::clock::Timestamp;
 use crate::id::{ConnectionId, Generation};
 use crate::secret::{AccessToken, RefreshToken};
 
+/// New tokens that could not be stored are tried again after this long, then after twice as long, and so on.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+
 impl Vault {
     /// Claims connections whose refresh is due, at most `limit`. The cost grows with what is due, not with what is stored.
     pub async fn claim_due(&self, limit: usize) -> Result<Vec<Claim>, VaultError> {
@@ -87,8 +91,22 @@ impl Vault {
             (None, Some(old)) => (Some(seal(Field::RefreshToken, old).await?), None),
             (None, None) => (None, None),
         };
-        self.store.commit(base, ConnectionRow { connection: Arc::clone(&next), access, refresh, previous }).await?;
-        Ok(next)
+        let row = ConnectionRow { connection: Arc::clone(&next), access, refresh, previous };
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.store.commit(base, row.clone()).await {
+                Ok(()) => return Ok(next),
+                // A full disk or a lock that is held: while the lease holds, nothing else can bring these tokens back.
+                Err(error @ (VaultError::Database { .. } | VaultError::Io { .. }))
+                    if self.clock.now() < claim.until =>
+                {
+                    tracing::error!(%error, "new tokens could not be stored yet; trying again");
+                    self.clock.sleep(wait).await;
+                    wait = (wait * 2).min(LONGEST_RETRY);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Keeps a new refresh token that came without a usable access token: on a server that rotates it is the only good one.

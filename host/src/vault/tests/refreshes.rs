@@ -214,3 +214,22 @@ async fn finding_what_is_due_costs_with_what_is_due() {
         .unwrap();
     assert_eq!(plan, "SEARCH connections USING INDEX connections_due (vault=? AND due_at<?)");
 }
+
+#[tokio::test]
+async fn new_tokens_that_could_not_be_stored_are_stored_when_it_goes_again() {
+    let f = Fixture::new().await;
+    let c = f.connect("alice", "google").await;
+    let ClaimOutcome::Claimed(claim) = f.vault.claim(c.id, c.generation).await.unwrap() else { panic!("not claimed") };
+    let full = "CREATE TRIGGER full BEFORE UPDATE OF access ON connections BEGIN SELECT RAISE(ABORT, 'full'); END";
+    f.intruder().execute(full, []).unwrap();
+    let client = ClientRegistration { client_id: "me".to_owned(), client_secret: None };
+    let (fresh, ()) = tokio::join!(f.vault.commit(claim, f.tokens("new", Some("rotated"))), async {
+        // The writer takes them in turn: once the client is stored, the first attempt at the tokens is over.
+        f.vault.put_client(&"acme".parse().unwrap(), client).await.unwrap();
+        assert_eq!(f.vault.connection(c.id).unwrap().unwrap().generation, c.generation);
+        f.intruder().execute("DROP TRIGGER full", []).unwrap();
+        f.clock.advance(std::time::Duration::from_secs(1));
+    });
+    assert_eq!(fresh.unwrap().generation, c.generation.next());
+    assert_eq!(read(&f.vault, "alice", "google", c.id).unwrap(), "new");
+}
