@@ -125,6 +125,18 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        match &error {
+            // The person, or the provider in the person's name.
+            ConnectError::OAuth(refused) if refused.kind() == clawcoil::oauth::ErrorKind::Denied => {
+                Self::new(Code::Cancelled, chain(&error))
+            }
+            _ => Self::error(chain(&error)),
+        }
+    }
+}
+
 /// Errors of the library that somebody has to mend before anything goes on.
 macro_rules! plain_errors {
     ($($error:ty),* $(,)?) => {$(
@@ -139,7 +151,6 @@ macro_rules! plain_errors {
 plain_errors!(
     AuditError,
     CompileError,
-    ConnectError,
     Diagnostics,
     EngineError,
     IdentityError,

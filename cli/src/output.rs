@@ -55,7 +55,10 @@ impl Output {
 
     /// How the command failed: always in words on stderr, and for programs as an object.
     pub(crate) fn failure(&self, failure: &Failure) {
-        eprintln!("{} {failure}", self.styled_at(&io::stderr(), "31;1", "error:"));
+        let text = failure.to_string();
+        // Errors in files have a heading of their own.
+        let heading = if text.starts_with("error: ") { "" } else { "error: " };
+        say(&format!("{}{text}", self.styled_at(&io::stderr(), "31;1", heading)));
         if self.json {
             // stdout may be what failed; there is nobody left to tell.
             let _ = document(json!({ "error": failure.to_json() }));
@@ -65,7 +68,7 @@ impl Output {
     /// A line on stderr.
     #[expect(clippy::unused_self, reason = "everything that is said goes through this type")]
     pub(crate) fn note(&self, text: impl Display) {
-        eprintln!("{text}");
+        say(&text.to_string());
     }
 
     /// Text for stdout in a terminal style (an SGR parameter), where colours are wanted.
@@ -74,7 +77,11 @@ impl Output {
     }
 
     fn styled_at(&self, place: &impl io::IsTerminal, style: &str, text: &str) -> String {
-        if self.color && place.is_terminal() { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.color && !text.is_empty() && place.is_terminal() {
+            format!("\x1b[{style}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// Shows at a terminal that something takes long; it goes when it is dropped.
@@ -96,7 +103,7 @@ impl Output {
         }
         let question = question.to_owned();
         blocking(move || {
-            eprint!("{question} [y/N] ");
+            write!(io::stderr(), "{question} [y/N] ")?;
             io::stderr().flush()?;
             let mut answer = String::new();
             io::stdin().lock().read_line(&mut answer)?;
@@ -153,8 +160,13 @@ fn document(object: Value) -> Result<(), Failure> {
     write(&format!("{:#}", Value::Object(document)))
 }
 
+/// A line on stderr. Nobody is left to tell if stderr is closed.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// Writes to stdout; that the reader has gone (`clawcoil … | head`) ends the command quietly.
-fn write(text: &str) -> Result<(), Failure> {
+pub(crate) fn write(text: &str) -> Result<(), Failure> {
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::reader_gone()),
         Err(error) => Err(Failure::error(format!("stdout could not be written: {error}"))),

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-const MAIL: [&str; 5] = ["gmail-send", "send", "to=[\"grace@sandbox.example\"]", "subject=Hello", "body=How are you?"];
+const MAIL: [&str; 5] = ["gmail-send", "send", "to=grace@sandbox.example", "subject=Hello", "body=How are you?"];
 
 /// An agent's home that is gone after the test.
 struct Agent(tempfile::TempDir);
@@ -365,4 +365,64 @@ fn an_answer_that_belongs_to_no_attempt_does_not_end_the_waiting() {
     assert!(connecting.try_wait().unwrap().is_none(), "it still waits");
     connecting.kill().unwrap();
     connecting.wait().unwrap();
+}
+
+#[test]
+fn grants_and_revocations_at_the_same_time_lose_nothing() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", &skill("gmail-send")]);
+    let users: Vec<_> = (0..6).map(|n| format!("user{n}")).collect();
+    let all = |verb: &str| {
+        let running: Vec<_> =
+            users.iter().map(|user| agent.command(&[verb, "gmail-send", "--user", user]).spawn().unwrap()).collect();
+        for mut process in running {
+            assert!(process.wait().unwrap().success());
+        }
+        std::fs::read_to_string(agent.folder().join("permissions.toml")).unwrap()
+    };
+    let granted = all("grant");
+    assert!(users.iter().all(|user| granted.contains(&format!("\"{user}\""))), "{granted}");
+    let revoked = all("revoke");
+    assert!(!revoked.contains("user"), "{revoked}");
+}
+
+#[test]
+fn revoking_what_was_never_granted_is_an_error_that_names_what_was() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", &skill("gmail-send")]);
+    agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
+    assert!(agent.fails(&["revoke", "gmail-snd", "--user", "alice"], 1).contains("gmail-send"));
+    assert!(agent.fails(&["revoke", "gmail-send", "--user", "bob"], 1).contains("alice"));
+    agent.succeeds(&["skill", "remove", "gmail-send"]);
+    agent.succeeds(&["revoke", "gmail-send", "--user", "alice"]);
+}
+
+#[test]
+fn a_new_agent_has_a_sound_and_empty_log() {
+    let agent = Agent::new();
+    agent.succeeds(&["audit", "verify"]);
+    agent.succeeds(&["audit", "tail"]);
+    agent.succeeds(&["doctor"]);
+}
+
+#[test]
+fn outputs_that_are_closed_cause_no_panic() {
+    let agent = Agent::new();
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    for arguments in [&["completions", "bash"][..], &["provider", "list"], &["skill", "inspect", "nowhere.wasm"]] {
+        let status = agent.command(arguments).stdout(closed()).stderr(closed()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_error_in_a_file_is_called_one_once() {
+    let agent = Agent::new();
+    std::fs::write(agent.folder().join("permissions.toml"), "[[grant]\n").unwrap();
+    let told = agent.fails(&["policy", "check"], 1);
+    assert!(!told.contains("error: error:"), "{told}");
 }

@@ -286,8 +286,7 @@ impl Connector {
         let entry = self.catalogue.get(provider).ok_or_else(|| ConnectError::UnknownProvider(provider.clone()))?;
         let server = entry.server().ok_or_else(|| ConnectError::WrongKind {
             provider: provider.clone(),
-            message: "it has no authorization server; its key is entered by hand with `clawcoil connect --key`"
-                .to_owned(),
+            message: "it has no authorization server; `clawcoil connect` asks for its key and stores it".to_owned(),
         })?;
         Ok((entry, server))
     }

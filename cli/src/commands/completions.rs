@@ -4,6 +4,7 @@ use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
 use crate::exit::Failure;
+use crate::output;
 
 /// Print a script that completes this command in your shell
 #[derive(Debug, Args)]
@@ -17,10 +18,9 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    #[expect(clippy::unnecessary_wraps, reason = "all commands have one form")]
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let mut command = super::Cli::command();
-        clap_complete::generate(self.shell, &mut command, "clawcoil", &mut std::io::stdout());
-        Ok(())
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut super::Cli::command(), "clawcoil", &mut script);
+        output::write(String::from_utf8_lossy(&script).trim_end())
     }
 }

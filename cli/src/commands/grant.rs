@@ -169,7 +169,27 @@ impl Revoke {
         let home = agent::existing_home(settings)?;
         let mut file = PermissionsFile::open(&home)?;
         file.revoke(&Revocation { skill: &self.skill, service: self.service.as_ref(), user: self.user.as_deref() })?;
+        if file.changes.is_empty() && file.notes.is_empty() {
+            return Err(self.nothing_matched(&file)?);
+        }
         file.finish(self.dry_run, output)
+    }
+
+    /// A name that is misspelled must not pass for access that was taken away.
+    fn nothing_matched(&self, file: &PermissionsFile) -> Result<Failure, Failure> {
+        let permissions = Permissions::parse(&[file.source()])?;
+        let of_skill: Vec<_> = permissions.granted().filter(|(skill, _)| **skill == self.skill).collect();
+        let mut known: Vec<String> = if of_skill.is_empty() {
+            permissions.granted().map(|(skill, _)| skill.to_string()).collect()
+        } else {
+            of_skill.iter().flat_map(|(_, users)| users.clone()).collect()
+        };
+        known.sort();
+        known.dedup();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let what = if of_skill.is_empty() { "skills with a grant" } else { "users with a grant of this skill" };
+        let file = file.before.name();
+        Ok(Failure::error(format!("{file} has no grant that this would take away; {what}: {known}")))
     }
 }
 
@@ -181,15 +201,18 @@ pub(super) struct PermissionsFile {
     changes: Vec<Change>,
     /// What was left as it is, and why.
     notes: Vec<String>,
+    /// Held until the file is written: what two commands change at the same time must not be lost.
+    _lock: std::fs::File,
 }
 
 impl PermissionsFile {
     pub(super) fn open(home: &Home) -> Result<Self, Failure> {
         let path = home.permissions();
+        let lock = lock(&home.folder().join(".permissions.lock"))?;
         let name = path.display().to_string();
         let before = if path.exists() { Source::open(&path)? } else { Source::new(name, "") };
         let text = before.text().to_owned();
-        Ok(Self { path, before, text, changes: Vec::new(), notes: Vec::new() })
+        Ok(Self { path, before, text, changes: Vec::new(), notes: Vec::new(), _lock: lock })
     }
 
     fn source(&self) -> Source {
@@ -289,6 +312,15 @@ impl PermissionsFile {
             lines.join("\n")
         })
     }
+}
+
+/// Waits for who has the lock, and has it until the file is dropped.
+fn lock(path: &std::path::Path) -> Result<std::fs::File, Failure> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let opened = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    opened
+        .and_then(|file| file.lock().map(|()| file))
+        .map_err(|error| Failure::error(format!("{} can't be locked: {error}", path.display())))
 }
 
 fn change(change: &Change) -> Value {

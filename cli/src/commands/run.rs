@@ -14,14 +14,15 @@ use crate::settings::Settings;
 
 /// Call a tool of a skill for a user
 ///
-/// Arguments are written key=value. Where the tool takes text the value is taken as it is; elsewhere it is JSON.
+/// Arguments are written key=value. Where the tool takes text the value is taken as it is; elsewhere it is JSON. An item of a
+/// list stands alone, and the key comes again for the next.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  clawcoil run gmail-send send --user alice 'to=[\"bob@example.com\"]' subject=Hi body='How are you?'
+  clawcoil run gmail-send send --user alice to=bob@example.com subject=Hi body='How are you?'
   clawcoil run gmail-send send --user alice --input '{\"to\":[\"bob@example.com\"],\"subject\":\"Hi\",\"body\":\"…\"}'
   clawcoil run gmail-send send --user alice --input - < mail.json
-  clawcoil run weather --user alice city=Paris                    a skill with one tool")]
+  clawcoil run weather --user alice place=Paris                   a skill with one tool")]
 pub(crate) struct Run {
     /// The skill
     skill: SkillName,
@@ -88,7 +89,16 @@ fn arguments(words: &[String], tool: Option<&Tool>) -> Result<Map<String, Value>
         let (key, text) = word.split_once('=').ok_or_else(|| {
             Failure::usage(format!("{word:?} is no argument: write key=value, or name one tool before the arguments"))
         })?;
-        let value = value(text, properties.and_then(|properties| properties.get(key)));
+        let schema = properties.and_then(|properties| properties.get(key));
+        let value = value(text, schema);
+        if schema.is_some_and(takes_list) && !value.is_array() {
+            // One item of a list; more come as the same key again.
+            let list = arguments.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(items) = list {
+                items.push(item(text, schema));
+                continue;
+            }
+        }
         if arguments.insert(key.to_owned(), value).is_some() {
             return Err(Failure::usage(format!(
                 "the argument {key:?} is given twice; a list is written as JSON: {key}='[\"…\",\"…\"]'"
@@ -104,6 +114,14 @@ fn value(text: &str, schema: Option<&Value>) -> Value {
         return Value::String(text.to_owned());
     }
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+fn takes_list(schema: &Value) -> bool {
+    schema.get("type").is_some_and(|kind| kind == "array")
+}
+
+fn item(text: &str, list: Option<&Value>) -> Value {
+    value(text, list.and_then(|list| list.get("items")))
 }
 
 fn takes_text(schema: &Value) -> bool {

@@ -170,7 +170,7 @@ impl Bench {
             access: AccessToken::new("0123456789abcdef0123456789abcdef".to_owned()),
             refresh: None,
             token_type: "Bearer".to_owned(),
-            expires_in: Some(Duration::from_secs(3600)),
+            expires_in: Some(Duration::from_hours(1)),
             requested_at: SystemClock::new().now(),
             scopes: Some(scopes),
             api_origin: None,

@@ -207,12 +207,13 @@ impl Call {
         let released = released.map_err(|error| inner.failed(error.into()))?;
         let generation = released.connection.generation;
         let mut state = inner.state();
-        match state.known.iter_mut().find(|known| known.connection == connection && known.generation == generation) {
-            Some(known) => known.revealed = true,
-            None => {
-                let spellings = Arc::new(Spellings::of([released.token.expose()]));
-                state.known.push(Known { connection, generation, revealed: true, spellings });
-            }
+        let known =
+            state.known.iter_mut().find(|known| known.connection == connection && known.generation == generation);
+        if let Some(known) = known {
+            known.revealed = true;
+        } else {
+            let spellings = Arc::new(Spellings::of([released.token.expose()]));
+            state.known.push(Known { connection, generation, revealed: true, spellings });
         }
         drop(state);
         Ok(Revealed { token: released.token, connection: released.connection })

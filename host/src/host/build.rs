@@ -56,6 +56,9 @@ pub enum InitError {
     /// The vault could not be made.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The audit log could not be begun.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// Makes an agent's home: its identity, its vault, and permissions that grant nothing.
@@ -67,6 +70,7 @@ pub async fn init(home: &Home, recovery: &Recovery, clock: Arc<dyn Clock>) -> Re
     }
     private_folder(home)?;
     let identity = Identity::generate(&home.certificate(), &home.key(), clock.as_ref())?;
+    let log_clock = Arc::clone(&clock);
     let vault = Vault::create(&home.database(), &identity, recovery, clock).await?;
     if !home.permissions().exists() {
         fs::write(home.permissions(), PERMISSIONS).map_err(|source| {
@@ -74,6 +78,10 @@ pub async fn init(home: &Home, recovery: &Recovery, clock: Arc<dyn Clock>) -> Re
             InitError::Io { path, source }
         })?;
     }
+    // The log begins with the agent, so that a folder that is missing later means something.
+    let key = vault.audit_key();
+    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
+    AuditLog::open(&home.audit(), &opening, log_clock)?;
     Ok(Initialized { agent: vault.agent() })
 }
 

@@ -66,6 +66,11 @@ pub struct Permissions {
 }
 
 impl Permissions {
+    /// Each grant's skill, and the patterns of its users, in the order of the file.
+    pub fn granted(&self) -> impl Iterator<Item = (&SkillName, Vec<String>)> {
+        self.grants.iter().map(|grant| (&grant.skill, grant.users.iter().map(ToString::to_string).collect()))
+    }
+
     /// Reads the files; what they say is taken together, in whatever order.
     ///
     /// # Errors
