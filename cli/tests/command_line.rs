@@ -370,7 +370,7 @@ fn an_answer_that_belongs_to_no_attempt_does_not_end_the_waiting() {
 #[test]
 fn grants_and_revocations_at_the_same_time_lose_nothing() {
     let agent = Agent::new();
-    agent.succeeds(&["skill", "add", &skill("gmail-send")]);
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
     let users: Vec<_> = (0..6).map(|n| format!("user{n}")).collect();
     let all = |verb: &str| {
         let running: Vec<_> =
@@ -389,7 +389,7 @@ fn grants_and_revocations_at_the_same_time_lose_nothing() {
 #[test]
 fn revoking_what_was_never_granted_is_an_error_that_names_what_was() {
     let agent = Agent::new();
-    agent.succeeds(&["skill", "add", &skill("gmail-send")]);
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
     agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
     assert!(agent.fails(&["revoke", "gmail-snd", "--user", "alice"], 1).contains("gmail-send"));
     assert!(agent.fails(&["revoke", "gmail-send", "--user", "bob"], 1).contains("alice"));

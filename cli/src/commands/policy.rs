@@ -138,7 +138,7 @@ fn to_json(service: &ServiceName, explanation: &Explanation) -> Value {
             "use": granted.use_.as_str(),
             "scopes": texts(&granted.scopes),
             "missing_scopes": texts(missing_scopes),
-            "requests": texts(&granted.requests()),
+            "requests": texts(granted.requests()),
             "rules": texts(rules),
         }),
         Explanation::Denied(denial) => {
