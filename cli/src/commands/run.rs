@@ -83,7 +83,10 @@ fn object(text: &str) -> Result<Value, Failure> {
 
 /// `key=value` words as the tool's schema wants them.
 fn arguments(words: &[String], tool: Option<&Tool>) -> Result<Map<String, Value>, Failure> {
-    let properties = tool.and_then(|tool| tool.input_schema().get("properties"));
+    collect(words, tool.and_then(|tool| tool.input_schema().get("properties")))
+}
+
+fn collect(words: &[String], properties: Option<&Value>) -> Result<Map<String, Value>, Failure> {
     let mut arguments = Map::new();
     for word in words {
         let (key, text) = word.split_once('=').ok_or_else(|| {
@@ -91,11 +94,13 @@ fn arguments(words: &[String], tool: Option<&Tool>) -> Result<Map<String, Value>
         })?;
         let schema = properties.and_then(|properties| properties.get(key));
         let value = value(text, schema);
-        if schema.is_some_and(takes_list) && !value.is_array() {
+        if let Some(list) = schema.and_then(list_in)
+            && !value.is_array()
+            && !(value.is_null() && schema != Some(list))
+        {
             // One item of a list; more come as the same key again.
-            let list = arguments.entry(key).or_insert_with(|| Value::Array(Vec::new()));
-            if let Value::Array(items) = list {
-                items.push(item(text, schema));
+            if let Value::Array(items) = arguments.entry(key).or_insert_with(|| Value::Array(Vec::new())) {
+                items.push(self::value(text, list.get("items")));
                 continue;
             }
         }
@@ -116,12 +121,12 @@ fn value(text: &str, schema: Option<&Value>) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
-fn takes_list(schema: &Value) -> bool {
-    schema.get("type").is_some_and(|kind| kind == "array")
-}
-
-fn item(text: &str, list: Option<&Value>) -> Value {
-    value(text, list.and_then(|list| list.get("items")))
+/// The schema of the list that is taken: this one, or what stands there beside null.
+fn list_in(schema: &Value) -> Option<&Value> {
+    match schema.get("type") {
+        Some(kind) => (kind == "array").then_some(schema),
+        None => schema.get("anyOf")?.as_array()?.iter().find_map(list_in),
+    }
 }
 
 fn takes_text(schema: &Value) -> bool {
@@ -211,6 +216,25 @@ mod tests {
         assert_eq!(value("[\"a\"]", Some(&list)), json!(["a"]));
         assert_eq!(value("5", None), json!(5));
         assert_eq!(value("a b", Some(&list)), json!("a b"), "for the schema to refuse");
+    }
+
+    #[test]
+    fn the_items_of_a_list_may_stand_alone() {
+        let list = json!({ "type": "array", "items": { "type": "string" } });
+        let optional = json!({ "anyOf": [list, { "type": "null" }] });
+        let numbers = json!({ "type": "array", "items": { "type": "integer" } });
+        let given = |words: &[&str], schema: &Value| {
+            let properties = json!({ "to": schema });
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            collect(&words, Some(&properties)).map(|arguments| arguments.get("to").cloned().unwrap_or_default())
+        };
+        assert_eq!(given(&["to=a"], &list).unwrap(), json!(["a"]));
+        assert_eq!(given(&["to=a", "to=5"], &list).unwrap(), json!(["a", "5"]));
+        assert_eq!(given(&["to=[\"a\"]", "to=b"], &list).unwrap(), json!(["a", "b"]));
+        assert_eq!(given(&["to=a"], &optional).unwrap(), json!(["a"]));
+        assert_eq!(given(&["to=null"], &optional).unwrap(), Value::Null);
+        assert_eq!(given(&["to=1", "to=2"], &numbers).unwrap(), json!([1, 2]));
+        assert!(given(&["to=a", "to=[\"b\"]"], &list).is_err(), "one of the two would be lost");
     }
 
     #[test]
