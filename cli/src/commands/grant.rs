@@ -81,6 +81,12 @@ impl Grant {
         let home = agent::existing_home(settings)?;
         let skill = Registry::in_folder(home.skills()).get(&self.skill)?;
         let now = agent::clock().now();
+        // The last day ends with it in UTC.
+        let today = jiff::tz::TimeZone::UTC.to_datetime(now).date();
+        if let Some(day) = self.expires.filter(|day| *day < today) {
+            let message = format!("--expires {day} is over, so that the grant would give nothing; it is {today} (UTC)");
+            return Err(Failure::usage(message));
+        }
         let mut file = PermissionsFile::open(&home)?;
         for user in &self.users {
             for grant in self.wanted(&skill, user)? {
@@ -102,6 +108,18 @@ impl Grant {
                 return Err(Failure::usage(format!(
                     "service {} of {} declares no scope {scope}",
                     declared.name, self.skill
+                )));
+            }
+            if matches!(self.use_, Some(GrantedUse::Reveal)) && declared.use_ == Use::Inject {
+                return Err(Failure::usage(format!(
+                    "service {0} of {1} declares use = \"inject\": the skill does not ask to see the token, and a grant can't give it more; leave --use out{2}",
+                    declared.name,
+                    self.skill,
+                    if self.service.is_none() && manifest.services.len() > 1 {
+                        ", or name another service with --service"
+                    } else {
+                        ""
+                    }
                 )));
             }
             let mut grant = NewGrant::for_service(&manifest.name, skill.digest, declared, user);
