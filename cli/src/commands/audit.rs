@@ -50,6 +50,10 @@ struct Tail {
     /// Only the decisions behind this refusal
     #[arg(long)]
     explanation: Option<ExplanationId>,
+
+    /// Also that programs opened the log, which each command does
+    #[arg(long)]
+    all: bool,
 }
 
 impl AuditCommand {
@@ -63,6 +67,7 @@ impl AuditCommand {
                     skill: tail.skill,
                     invocation: tail.invocation,
                     explanation: tail.explanation,
+                    without_opened: !tail.all,
                     ..Filter::default()
                 };
                 let entries = audit::tail(&home.audit(), &key, &filter, tail.lines).map_err(|error| {

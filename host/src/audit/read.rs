@@ -33,6 +33,8 @@ pub struct Filter {
     pub explanation: Option<ExplanationId>,
     /// From this time on.
     pub since: Option<Timestamp>,
+    /// Without the `opened` entries: there is one for each process that opened the log.
+    pub without_opened: bool,
 }
 
 /// An entry as it was read. It was not checked: [`verify`](super::verify()) does that.
@@ -186,5 +188,6 @@ impl Wanted<'_> {
             && is(filter.kind.map(EventKind::as_str), Some(&entry.kind))
             && is(filter.decision.map(Decision::as_str), entry.decision.as_deref())
             && filter.since.is_none_or(|since| entry.time >= since)
+            && !(filter.without_opened && entry.kind == "opened")
     }
 }
