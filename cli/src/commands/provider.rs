@@ -121,6 +121,7 @@ impl Add {
             };
             client = Some((id.clone(), secret));
         }
+        let mut has_client = client.is_some();
         if let Some((client_id, secret)) = client {
             let client_secret = secret.map(ClientSecret::new);
             let vault = agent::open_vault(&home).await?;
@@ -132,15 +133,31 @@ impl Add {
                 "say which client you registered{}: --client-id ID",
                 register_at(entry)
             )));
+        } else {
+            has_client = clients(&home).await?.contains(&entry.id);
         }
+        let ready = has_client || entry.server().is_none();
         let redirect = entry.loopback.to_register(&entry.id);
-        let object = json!({ "provider": entry.id.as_str(), "redirect_uri": redirect });
+        let object =
+            json!({ "provider": entry.id.as_str(), "redirect_uri": redirect, "client": has_client, "ready": ready });
         output.answer(object, || {
-            let mut lines = vec![format!("{} is ready.", entry.name)];
+            let mut lines = vec![if ready {
+                format!("{} is ready.", entry.name)
+            } else {
+                format!("{} is in the catalogue. What is missing is your client there.", entry.name)
+            }];
             if let (Kind::Oauth(_), Some(redirect), None) = (&entry.kind, &redirect, &self.sandbox) {
                 lines.push(format!("Its client must have this redirect address registered: {redirect}"));
             }
-            lines.push(format!("\nNext: {}", connect_command(entry)));
+            lines.push(if ready {
+                format!("\nNext: {}", connect_command(entry))
+            } else {
+                format!(
+                    "\nNext: register a client{}, then clawcoil provider add {} --client-id ID",
+                    register_at(entry),
+                    entry.id
+                )
+            });
             lines.join("\n")
         })
     }
