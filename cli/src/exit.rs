@@ -63,13 +63,22 @@ pub(crate) struct Failure {
     message: String,
     /// More for programs.
     details: Value,
-    /// Nobody is there to read of it.
-    quiet: bool,
+    hearer: Hearer,
+}
+
+/// Who is there to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearer {
+    Waits,
+    /// What is wrong stands in the answer.
+    Knows,
+    /// The reader of stdout has read as much as it wanted.
+    Gone,
 }
 
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), details: Value::Null, quiet: false }
+        Self { code, message: message.into(), details: Value::Null, hearer: Hearer::Waits }
     }
 
     pub(crate) fn error(message: impl Into<String>) -> Self {
@@ -82,12 +91,12 @@ impl Failure {
 
     /// The reader of stdout has gone: no error of ours, and nobody wants a message.
     pub(crate) fn reader_gone() -> Self {
-        Self { quiet: true, ..Self::new(Code::Error, "the reader of stdout has gone") }
+        Self { hearer: Hearer::Gone, ..Self::new(Code::Error, "the reader of stdout has gone") }
     }
 
     /// What is wrong stands in the answer already.
     pub(crate) fn already_told() -> Self {
-        Self { quiet: true, ..Self::new(Code::Error, "something must be mended") }
+        Self { hearer: Hearer::Knows, ..Self::new(Code::Error, "something must be mended") }
     }
 
     /// More for programs: the keys of an object.
@@ -96,12 +105,13 @@ impl Failure {
         Self { details, ..self }
     }
 
-    pub(crate) fn code(&self) -> Code {
-        self.code
+    /// The process's exit code. A reader that wanted no more (`clawcoil … | head`) has what it wanted.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        if self.hearer == Hearer::Gone { ExitCode::SUCCESS } else { self.code.into() }
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
-        self.quiet
+        self.hearer != Hearer::Waits
     }
 
     pub(crate) fn to_json(&self) -> Value {

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
             if !failure.is_quiet() {
                 output.failure(&failure);
             }
-            failure.code().into()
+            failure.exit_code()
         }
     }
 }

@@ -164,12 +164,13 @@ pub struct Diagnostic {
     label: String,
     related: Option<(Range<usize>, String)>,
     help: Option<String>,
+    warning: bool,
 }
 
 impl Diagnostic {
     /// An error at these bytes of the file. The message says what is wrong in one sentence without a full stop.
     pub fn new(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), label: String::new(), related: None, help: None }
+        Self { span, message: message.into(), label: String::new(), related: None, help: None, warning: false }
     }
 
     /// Words that stand beside the caret.
@@ -193,13 +194,21 @@ impl Diagnostic {
         self
     }
 
+    /// Makes it a warning: what is likely a mistake, and hinders nothing.
+    #[must_use]
+    pub fn warning(mut self) -> Self {
+        self.warning = true;
+        self
+    }
+
     /// What is wrong.
     pub fn message(&self) -> &str {
         &self.message
     }
 
     fn render(&self, source: &Source) -> String {
-        let title = Level::ERROR.primary_title(printable(&self.message));
+        let level = if self.warning { Level::WARNING } else { Level::ERROR };
+        let title = level.primary_title(printable(&self.message));
         let mut group = if source.text().is_empty() {
             // Without a text there is no place to point at; the name of the file still belongs to the error.
             title.element(annotate_snippets::Origin::path(source.name()))
@@ -256,6 +265,14 @@ impl Diagnostics {
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
+    }
+
+    /// The errors, and the warnings.
+    #[must_use]
+    pub fn by_severity(self) -> (Option<Self>, Option<Self>) {
+        let (warnings, errors): (Vec<_>, Vec<_>) = self.0.into_iter().partition(|(_, diagnostic)| diagnostic.warning);
+        let some = |found: Vec<_>| (!found.is_empty()).then_some(Self(found));
+        (some(errors), some(warnings))
     }
 
     /// How many there are.

@@ -5,15 +5,14 @@ use std::process::{Command, Stdio};
 use clap::Args;
 use clawcoil::audit;
 use clawcoil::clock::{Clock as _, SystemClock};
-use clawcoil::host::Home;
+use clawcoil::host::{Home, Host};
 use clawcoil::provider::Loopback;
-use clawcoil::registry::Registry;
 use clawcoil::vault::State;
 use serde_json::json;
 
 use super::{agent, policy, provider};
 use crate::exit::Failure;
-use crate::output::{Output, texts};
+use crate::output::Output;
 use crate::settings::Settings;
 
 /// Look whether everything is in order, and say how to mend what is not
@@ -83,7 +82,7 @@ impl Doctor {
             .iter()
             .map(|finding| json!({ "about": finding.about, "health": finding.health.as_str(), "text": finding.text }));
         let object = json!({ "healthy": bad == 0, "findings": objects.collect::<Vec<_>>() });
-        output.answer(object, || {
+        let told = output.answer(object, || {
             let lines = findings.0.iter().map(|finding| {
                 let style = match finding.health {
                     Health::Good => "32",
@@ -98,32 +97,52 @@ impl Doctor {
                 )
             });
             lines.collect::<Vec<_>>().join("\n")
-        })?;
-        match bad {
-            0 => Ok(()),
-            _ => Err(Failure::already_told()),
-        }
+        });
+        // That somebody reads only the first lines makes nothing healthy.
+        if bad == 0 { told } else { Err(Failure::already_told()) }
     }
 }
 
 /// What people wrote.
 fn files(home: &Home, findings: &mut Findings) {
     findings.check("home", Ok(home.folder().display().to_string()));
-    findings.check(
-        "files",
-        match policy::errors(home) {
-            Ok(None) => Ok("permissions, providers and manifests are in order".to_owned()),
-            Ok(Some(errors)) => Err(errors.into()),
-            Err(failure) => Err(failure),
-        },
-    );
-    findings.check(
-        "skills",
-        Registry::in_folder(home.skills()).names().map_err(Failure::from).map(|names| match names.as_slice() {
-            [] => "none installed; clawcoil skill add COMPONENT".to_owned(),
-            names => texts(names).join(", "),
-        }),
-    );
+    match policy::checked(home) {
+        Ok(found) => {
+            match found.errors {
+                Some(errors) => findings.check("files", Err(errors.into())),
+                None => findings.check("files", Ok("permissions, providers and manifests are in order".to_owned())),
+            }
+            if let Some(warnings) = found.warnings {
+                findings.add("files", Health::Better, Failure::from(warnings).to_string());
+            }
+        }
+        Err(failure) => findings.check("files", Err(failure)),
+    }
+}
+
+/// Whether what is installed can be compiled: files get damaged. Manifests are looked at with the other files.
+async fn skills(host: &Host, findings: &mut Findings) {
+    let names = match host.registry().names() {
+        Ok(names) => names,
+        Err(error) => return findings.check("skills", Err(error.into())),
+    };
+    let mut sound = Vec::new();
+    for name in &names {
+        let Ok(skill) = host.registry().get(name) else { continue };
+        match host.runtime().compile(skill.component).await {
+            Ok(_) => sound.push(name.as_str()),
+            Err(error) => {
+                let why = Failure::from(error);
+                let text = format!("{name} can't be used: {why}\nadd it again: clawcoil skill add COMPONENT");
+                findings.add("skills", Health::Bad, text);
+            }
+        }
+    }
+    if names.is_empty() {
+        findings.add("skills", Health::Good, "none installed; clawcoil skill add COMPONENT");
+    } else if !sound.is_empty() {
+        findings.add("skills", Health::Good, sound.join(", "));
+    }
 }
 
 /// The keys, the database, the log, and the connections in them.
@@ -173,10 +192,15 @@ async fn vault(home: &Home, findings: &mut Findings) {
 async fn machine(settings: &Settings, findings: &mut Findings) {
     match agent::open(settings).await {
         Err(failure) => findings.add("host", Health::Bad, failure.to_string()),
-        Ok(host) if host.runtime().report().keeps_slots_resident => {
-            findings.add("engine", Health::Good, "slots stay warm between calls");
+        Ok(host) => {
+            skills(&host, findings).await;
+            if host.runtime().report().keeps_slots_resident {
+                findings.add("engine", Health::Good, "slots stay warm between calls");
+            } else {
+                let text = "Linux 6.7 or newer would make calls faster (PAGEMAP_SCAN)";
+                findings.add("engine", Health::Better, text);
+            }
         }
-        Ok(_) => findings.add("engine", Health::Better, "Linux 6.7 or newer would make calls faster (PAGEMAP_SCAN)"),
     }
     let now = SystemClock::new().now();
     // Long before this program was written: tokens would never seem to expire.

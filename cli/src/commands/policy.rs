@@ -61,8 +61,15 @@ impl PolicyCommand {
     }
 }
 
-/// All errors of all files at once.
-pub(super) fn errors(home: &Home) -> Result<Option<Diagnostics>, Failure> {
+/// What is to be said about all files together.
+pub(super) struct Checked {
+    pub(super) errors: Option<Diagnostics>,
+    /// What gives nothing away and hinders nothing.
+    pub(super) warnings: Option<Diagnostics>,
+}
+
+/// Looks at all files at once.
+pub(super) fn checked(home: &Home) -> Result<Checked, Failure> {
     let mut found: Vec<Diagnostics> = Vec::new();
     let registry = Registry::in_folder(home.skills());
     let mut manifests: Vec<Manifest> = Vec::new();
@@ -85,12 +92,23 @@ pub(super) fn errors(home: &Home) -> Result<Option<Diagnostics>, Failure> {
         (Ok(permissions), Some(facts)) => found.extend(permissions.check(&manifests, &facts).err()),
         (Ok(_), None) => {}
     }
-    Ok(found.into_iter().reduce(Diagnostics::and))
+    let (errors, warnings) = found.into_iter().reduce(Diagnostics::and).map_or((None, None), Diagnostics::by_severity);
+    Ok(Checked { errors, warnings })
 }
 
 fn check(home: &Home, output: &Output) -> Result<(), Failure> {
-    if let Some(errors) = errors(home)? {
-        return Err(errors.into());
+    let found = checked(home)?;
+    let warnings: Vec<String> = found
+        .warnings
+        .iter()
+        .flat_map(Diagnostics::iter)
+        .map(|(line, warning)| format!("{line}: {}", warning.message()))
+        .collect();
+    if let Some(warnings) = found.warnings.filter(|_| !output.is_json()) {
+        output.note(Failure::from(warnings));
+    }
+    if let Some(errors) = found.errors {
+        return Err(Failure::from(errors).with_details(json!({ "warnings": warnings })));
     }
     let files: Vec<String> = home
         .permission_sources()?
@@ -98,9 +116,10 @@ fn check(home: &Home, output: &Output) -> Result<(), Failure> {
         .chain(&home.provider_sources()?)
         .map(|source| source.name().to_owned())
         .collect();
-    output.answer(json!({ "files": files }), || match files.len() {
+    output.answer(json!({ "files": files, "warnings": warnings }), || match files.len() {
         0 => "There are no permissions: every skill is denied everything.".to_owned(),
-        _ => format!("In order: {}", files.join(", ")),
+        _ if warnings.is_empty() => format!("In order: {}", files.join(", ")),
+        _ => format!("No errors: {}", files.join(", ")),
     })
 }
 

@@ -113,7 +113,8 @@ impl Permissions {
     /// # Errors
     ///
     /// Each grant for a skill, a service or a scope that no manifest declares, for another provider than the manifest's, or
-    /// for a provider that the catalogue does not have. None of them gives anything away; each is likely a mistake.
+    /// for a provider that the catalogue does not have. None of them gives anything away; each is likely a mistake. A grant for
+    /// a skill or a provider that is not there is a warning, as it is what removing one leaves.
     pub fn check<'m>(
         &self,
         installed: impl IntoIterator<Item = &'m Manifest>,
@@ -207,7 +208,8 @@ fn check_grant(
 ) -> Vec<Diagnostic> {
     let places = &grant.places;
     let Some(manifest) = manifests.get(&grant.skill) else {
-        let diagnostic = Diagnostic::new(places.skill.clone(), format!("no skill `{}` is installed", grant.skill));
+        let diagnostic =
+            Diagnostic::new(places.skill.clone(), format!("no skill `{}` is installed", grant.skill)).warning();
         let known = manifests.keys().map(|name| name.as_str());
         return vec![match did_you_mean(grant.skill.as_str(), known) {
             Some(near) => diagnostic.label(format!("did you mean `{near}`?")),
@@ -225,7 +227,8 @@ fn check_grant(
             None => diagnostic.label(format!("it declares {}", known.join(", "))),
         }];
     };
-    let mut found: Vec<_> = check_provider(&service.provider, &places.provider, providers).into_iter().collect();
+    let unknown = check_provider(&service.provider, &places.provider, providers);
+    let mut found: Vec<_> = unknown.map(Diagnostic::warning).into_iter().collect();
     if declared.provider != service.provider {
         let message = format!("service `{}` is of provider `{}`", declared.name, declared.provider);
         let diagnostic =
