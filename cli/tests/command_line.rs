@@ -413,10 +413,81 @@ fn outputs_that_are_closed_cause_no_panic() {
         drop(reader);
         Stdio::from(writer)
     };
-    for arguments in [&["completions", "bash"][..], &["provider", "list"], &["skill", "inspect", "nowhere.wasm"]] {
-        let status = agent.command(arguments).stdout(closed()).stderr(closed()).status().unwrap();
-        assert_eq!(status.code(), Some(1), "{arguments:?}");
+    let ends = |arguments: &[&str]| agent.command(arguments).stdout(closed()).stderr(closed()).status().unwrap().code();
+    assert_eq!(ends(&["completions", "bash"]), Some(0), "the reader has what it wanted");
+    assert_eq!(ends(&["provider", "list"]), Some(0));
+    assert_eq!(ends(&["skill", "inspect", "nowhere.wasm"]), Some(1), "an error stays one");
+    std::fs::write(agent.folder().join("permissions.toml"), "[[grant]\n").unwrap();
+    assert_eq!(ends(&["doctor"]), Some(1), "what is broken stays so");
+}
+
+#[test]
+fn the_log_is_shown_without_its_openings_unless_all_is_wanted() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    // It opens the log, and does nothing that stands there.
+    agent.succeeds(&["doctor"]);
+    let tail = agent.succeeds(&["audit", "tail", "--lines", "1"]);
+    assert!(tail.contains("skill-added") && !tail.contains("opened"), "{tail}");
+    assert!(agent.succeeds(&["audit", "tail", "--all"]).contains("opened"));
+}
+
+#[test]
+fn a_component_that_got_damaged_is_found_by_the_doctor() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    agent.succeeds(&["doctor"]);
+    std::fs::write(agent.folder().join("skills/gmail-send/component.wasm"), "garbage").unwrap();
+    let findings = agent.json(&["doctor"], 1);
+    let bad: Vec<_> = findings["findings"].as_array().unwrap().iter().filter(|one| one["health"] == "bad").collect();
+    assert_eq!(bad.len(), 1, "{findings}");
+    assert_eq!(bad[0]["about"], "skills");
+    assert!(bad[0]["text"].as_str().unwrap().contains("gmail-send can't be used"), "{findings}");
+}
+
+#[test]
+fn what_is_removed_leaves_warnings_and_no_errors() {
+    let agent = Agent::new();
+    let author = tempfile::tempdir().unwrap();
+    let file = |name: &str| author.path().join(name);
+    std::fs::copy(skills().join("gmail-send/component.wasm"), file("component.wasm")).unwrap();
+    let manifest = std::fs::read_to_string(skills().join("gmail-send/skill.toml")).unwrap();
+    std::fs::write(file("skill.toml"), manifest.replace("\"google\"", "\"acme\"")).unwrap();
+    let entry = "[provider.acme]\nname = \"Acme\"\nauthorize = \"https://acme.example/authorize\"\n\
+                 token = \"https://acme.example/token\"\napi-origins = [\"https://gmail.googleapis.com\"]\n";
+    std::fs::write(file("acme.toml"), entry).unwrap();
+
+    // An entry without a client is not ready, and says what is missing.
+    let add = ["provider", "add", "acme", "--file", file("acme.toml").to_str().unwrap()].map(str::to_owned);
+    let added = agent.succeeds(&add.each_ref().map(String::as_str));
+    assert!(!added.contains("ready") && added.contains("clawcoil provider add acme --client-id ID"), "{added}");
+
+    agent.succeeds(&["skill", "add", author.path().to_str().unwrap()]);
+    agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
+    assert!(agent.succeeds(&["policy", "check"]).starts_with("In order"));
+    for remove in [["provider", "remove", "acme"], ["skill", "remove", "gmail-send"]] {
+        agent.succeeds(&remove);
+        let checked = agent.run(&["policy", "check"]);
+        assert_eq!(checked.status.code(), Some(0), "{remove:?}");
+        let told = text(&checked.stderr);
+        assert!(told.contains("warning: ") && !told.contains("error"), "{told}");
+        assert_eq!(agent.json(&["policy", "check"], 0)["warnings"].as_array().unwrap().len(), 1);
+        assert!(agent.succeeds(&["doctor"]).contains("warning: "));
     }
+}
+
+#[test]
+fn a_grant_that_could_give_nothing_is_refused() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    let permissions = || std::fs::read_to_string(agent.folder().join("permissions.toml")).unwrap();
+    let before = permissions();
+    let over = agent.fails(&["grant", "gmail-send", "--user", "alice", "--expires", "2020-01-31"], 2);
+    assert!(over.contains("2020-01-31 is over"), "{over}");
+    let more = agent.fails(&["grant", "gmail-send", "--user", "alice", "--use", "reveal"], 2);
+    assert!(more.contains("declares use = \"inject\""), "{more}");
+    assert_eq!(permissions(), before);
+    agent.succeeds(&["grant", "gmail-send", "--user", "alice", "--expires", "9999-12-30", "--use", "inject"]);
 }
 
 #[test]
