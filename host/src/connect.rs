@@ -70,9 +70,14 @@ pub enum ConnectError {
     /// The vault said no.
     #[error("the vault could not keep the connection")]
     Vault(#[from] VaultError),
-    /// Nothing is connected without its entry in the audit log.
-    #[error("the audit log can't be written, so nothing was connected")]
+    /// Nothing is confirmed without its entry in the audit log.
+    #[error("the audit log can't be written, so the connection was not confirmed")]
     Audit(#[from] AuditError),
+    /// It was done, and the audit log does not tell.
+    #[error(
+        "this is done, but its entry is missing in the audit log, which can't be written; until it can, no token is used"
+    )]
+    Unrecorded(#[source] AuditError),
 }
 
 /// An attempt that was begun.
@@ -180,7 +185,7 @@ impl Connector {
             scopes: pending.scopes,
         };
         let connection = self.vault.connect(new, tokens, false).await?;
-        self.note(EventKind::Connected, &connection)?;
+        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
         Ok(connection)
     }
 
@@ -214,7 +219,7 @@ impl Connector {
             scopes: scopes.clone(),
         };
         let connection = self.vault.connect(new, tokens, true).await?;
-        self.note(EventKind::Connected, &connection)?;
+        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
         Ok(connection)
     }
 
@@ -254,14 +259,15 @@ impl Connector {
             scopes: scopes.clone(),
         };
         let connection = self.vault.connect(new, tokens, true).await?;
-        self.note(EventKind::Connected, &connection)?;
+        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
         Ok(connection)
     }
 
-    /// Removes a connection: first here, so that nothing uses it any more, then at the provider.
+    /// Removes a connection: first here, so that nothing uses it any more, then at the provider. An audit log that can't be
+    /// written keeps neither from being done.
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Disconnected, ConnectError> {
         let removed = self.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
-        self.note(EventKind::Disconnected, &removed.connection)?;
+        let noted = self.note(EventKind::Disconnected, &removed.connection);
         let revoked = match self.server(&removed.connection.provider) {
             Ok((entry, server)) if server.revocation.is_some() => match self.registration(entry) {
                 Ok(registration) => {
@@ -279,6 +285,7 @@ impl Connector {
             },
             _ => None,
         };
+        noted.map_err(ConnectError::Unrecorded)?;
         Ok(Disconnected { connection: removed.connection, revoked })
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 
 use super::{Home, Host};
-use crate::audit::{AuditError, AuditLog, Opening};
+use crate::audit::{AuditError, AuditLog, Opening, Sink};
 use crate::broker::Broker;
 use crate::clock::{Clock, SystemClock};
 use crate::connect::Connector;
@@ -136,11 +136,12 @@ pub struct HostBuilder {
     clock: Option<Arc<dyn Clock>>,
     net: Option<NetSettings>,
     runtime: runtime::Settings,
+    audit: Option<(String, Box<dyn Sink>)>,
 }
 
 impl HostBuilder {
     pub(super) fn new(home: Home) -> Self {
-        Self { home, clock: None, net: None, runtime: runtime::Settings::default() }
+        Self { home, clock: None, net: None, runtime: runtime::Settings::default(), audit: None }
     }
 
     /// Another source of time and random bytes. Default: the system's.
@@ -164,6 +165,13 @@ impl HostBuilder {
         self
     }
 
+    /// Where audit entries go, as a chain of this name that begins with this host. Default: a file of the home's own.
+    #[must_use]
+    pub fn audit_sink(mut self, chain: impl Into<String>, sink: impl Sink) -> Self {
+        self.audit = Some((chain.into(), Box::new(sink)));
+        self
+    }
+
     /// Opens the vault, the policy, the catalogue, the audit log and the engine.
     ///
     /// Make the process non-dumpable after this, not before: see [`Runtime::new`].
@@ -183,7 +191,10 @@ impl HostBuilder {
         let vault = Arc::new(Vault::open(&home.database(), &identity, Arc::clone(&clock)).await?);
         let key = vault.audit_key();
         let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
-        let audit = Arc::new(AuditLog::open(&home.audit(), &opening, Arc::clone(&clock))?);
+        let audit = Arc::new(match self.audit {
+            Some((chain, sink)) => AuditLog::with_sink(&chain, sink, &opening, Arc::clone(&clock))?,
+            None => AuditLog::open(&home.audit(), &opening, Arc::clone(&clock))?,
+        });
 
         let mut settings = self.runtime;
         let cache = CompileCache::open(&home.cache(), vault.cache_key());

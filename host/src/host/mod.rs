@@ -137,19 +137,22 @@ impl Host {
         self.broker.start_schedule()
     }
 
-    /// Reads the permissions again and puts them in force, all or nothing: with an error the policy before stays.
+    /// Reads the permissions again and puts them in force, all or nothing: where they have errors, the policy before stays.
     ///
-    /// Calls under way are judged by the new policy from their next request on.
+    /// Calls under way are judged by the new policy from their next request on. An audit log that can't be written is an error
+    /// too, but the new policy is in force: a grant that was taken back must not outlive it, and as long as no entry can be
+    /// written, no policy lets a token out.
     pub fn reload_policy(&self) -> Result<Digest, ReloadError> {
         let permissions = Permissions::parse(&self.home.permission_sources()?)?;
         let policy = Policy::new(permissions, self.catalogue.facts());
         let hash = policy.hash();
-        self.audit.append(&Event {
+        let noted = self.audit.append(&Event {
             decision: Decision::Allowed,
             policy_hash: Some(hash),
             ..Event::new(EventKind::PolicyLoaded)
-        })?;
+        });
         self.policy.store(Arc::new(policy));
+        noted?;
         Ok(hash)
     }
 
@@ -194,13 +197,15 @@ impl std::fmt::Debug for Host {
     }
 }
 
-/// Why a policy did not come into force.
+/// Why a policy did not come into force, or did so unrecorded.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The permissions have errors.
     #[error(transparent)]
     Permissions(#[from] Diagnostics),
-    /// No policy changes without its entry in the audit log.
-    #[error("the audit log can't be written, so the policy before stays in force")]
+    /// The audit log does not tell of it.
+    #[error(
+        "the new policy is in force, but its entry is missing in the audit log, which can't be written; until it can, no token is released"
+    )]
     Audit(#[from] crate::audit::AuditError),
 }

@@ -1,0 +1,331 @@
+//! The audit log of real calls: nothing is released without it, what takes away works without it, and no edit of it stays
+//! unseen.
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use clawcoil::audit::{Fault, FileSink, FirstBad, Sink, VerifyError, verify};
+use clawcoil::connect::ConnectError;
+use clawcoil::host::{Host, InvokeError, Outcome, ReloadError};
+use clawcoil::id::Caller;
+use clawcoil::runtime::End;
+use clawcoil::secret::{ClientSecret, Key};
+use clawcoil::vault::ClientRegistration;
+use clawcoil_tests::{GuestAgent, Upstream};
+use serde_json::{Value, json};
+
+const TOKEN: &str = "audited-canary-51xQ-token";
+
+fn manifest(name: &str, use_: &str) -> String {
+    format!(
+        "[skill]\nname = \"{name}\"\nversion = \"0.1.0\"\ndescription = \"Try what it is told\"\n\
+         [[service]]\nname = \"github\"\nprovider = \"github\"\nscopes = [\"repo\"]\nuse = \"{use_}\"\nreason = \"to test\"\n\
+         [[service.request]]\norigin = \"https://api.github.com\"\n"
+    )
+}
+
+fn granted(skill: &str, use_: &str) -> String {
+    format!(
+        "[[grant]]\nskill = \"{skill}\"\napproval = \"none\"\nusers = [\"alice\"]\nservice = \"github\"\n\
+         provider = \"github\"\nscopes = [\"repo\"]\nuse = \"{use_}\"\n"
+    )
+}
+
+async fn agent(guest: &str, use_: &str, server: &Upstream) -> GuestAgent {
+    let server = server.origin();
+    let providers = format!(
+        "[provider.github]\nrevoke = \"{server}/revoke\"\nrevoke-style = \"form\"\n\
+         [provider.github.override]\n\"https://api.github.com\" = \"{server}\"\n"
+    );
+    let agent = GuestAgent::new(guest, &manifest(guest, use_), &granted(guest, use_), &providers, &[]).await;
+    agent.connect("github", &["repo"], TOKEN).await;
+    agent
+}
+
+/// A file that takes entries, until it is told to take no more.
+struct Valve {
+    file: FileSink,
+    closed: Arc<AtomicBool>,
+}
+
+impl Sink for Valve {
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.append(line)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+/// A host on this home whose log can be closed.
+async fn with_valve(agent: &GuestAgent) -> (Arc<Host>, Arc<AtomicBool>) {
+    let home = agent.host.home().clone();
+    let file = FileSink::open(&home.audit().join("valve.jsonl")).unwrap().unwrap();
+    let closed = Arc::new(AtomicBool::new(false));
+    let valve = Valve { file, closed: Arc::clone(&closed) };
+    (Arc::new(Host::builder(home).audit_sink("valve", valve).open().await.unwrap()), closed)
+}
+
+async fn call(host: &Host, skill: &str, tool: &str, input: &Value) -> Result<Outcome, InvokeError> {
+    let caller = Caller { client: "tests".parse().unwrap(), user: "alice".parse().unwrap() };
+    host.invoke(&caller, &skill.parse().unwrap(), Some(tool), input).await
+}
+
+async fn fetch(host: &Host) -> Result<End, InvokeError> {
+    let input = json!({ "method": "GET", "url": "https://api.github.com/user", "headers": [], "body": "" });
+    call(host, "probe", "fetch", &input).await.map(|outcome| outcome.end)
+}
+
+/// The words of a guest that was given none.
+fn words(end: End) -> String {
+    match end {
+        End::ToolError(Value::String(words)) => words,
+        other => panic!("it got {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn no_token_is_attached_while_the_log_takes_no_entry() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let (host, closed) = with_valve(&agent).await;
+    assert!(matches!(fetch(&host).await.unwrap(), End::Value(_)));
+    closed.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let words = words(fetch(&host).await.unwrap());
+        assert!(words.contains("audit"), "{words}");
+    }
+    assert_eq!(server.requests().len(), 1, "a request went out unrecorded");
+    closed.store(false, Ordering::SeqCst);
+    assert!(matches!(fetch(&host).await.unwrap(), End::Value(_)));
+    assert_eq!(server.requests().len(), 2);
+    let key = host.vault().audit_key();
+    verify(&host.home().audit(), &key).unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_fails_during_a_call_stops_its_next_request() {
+    let valve: Arc<OnceLock<Arc<AtomicBool>>> = Arc::default();
+    let server = Upstream::start({
+        let valve = Arc::clone(&valve);
+        move |_| {
+            valve.get().unwrap().store(true, Ordering::SeqCst);
+            (200, "{}".to_owned())
+        }
+    })
+    .await;
+    let agent = agent("probe", "inject", &server).await;
+    let (host, closed) = with_valve(&agent).await;
+    assert!(valve.set(closed).is_ok());
+    let input = json!({ "method": "GET", "url": "https://api.github.com/user" });
+    let outcome = call(&host, "probe", "fetch-twice", &input).await.unwrap();
+    let End::Value(Value::Array(ends)) = outcome.end else { panic!("{:?}", outcome.end) };
+    assert_eq!(ends[0]["ok"]["status"], 200, "{ends:?}");
+    assert!(ends[1]["err"].as_str().is_some_and(|words| words.contains("audit")), "{ends:?}");
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn no_token_is_revealed_while_the_log_takes_no_entry() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe-reveal", "reveal", &server).await;
+    let (host, closed) = with_valve(&agent).await;
+    let shown = call(&host, "probe-reveal", "show", &json!({ "service": "github" })).await.unwrap();
+    assert!(matches!(shown.end, End::Value(_)), "{:?}", shown.end);
+    closed.store(true, Ordering::SeqCst);
+    let refused = call(&host, "probe-reveal", "show", &json!({ "service": "github" })).await.unwrap();
+    // It prints the token as soon as it has one.
+    assert_eq!(refused.logs.text.trim(), "started", "{}", words(refused.end));
+}
+
+#[tokio::test]
+async fn a_grant_is_taken_back_although_the_log_takes_no_entry() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let (host, closed) = with_valve(&agent).await;
+    closed.store(true, Ordering::SeqCst);
+    fs::write(host.home().permissions(), "").unwrap();
+    let noted = host.reload_policy();
+    assert!(matches!(noted, Err(ReloadError::Audit(_))), "{noted:?}");
+    // Also when the log is well again.
+    closed.store(false, Ordering::SeqCst);
+    let refused = fetch(&host).await;
+    assert!(matches!(refused, Err(InvokeError::Denied(_))), "{refused:?}");
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn permissions_with_errors_leave_the_policy_before_in_force() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    fs::write(agent.host.home().permissions(), "[[grant]]\nskil = \"probe\"\n").unwrap();
+    let refused = agent.host.reload_policy();
+    assert!(matches!(refused, Err(ReloadError::Permissions(_))), "{refused:?}");
+    assert!(matches!(fetch(&agent.host).await.unwrap(), End::Value(_)));
+}
+
+#[tokio::test]
+async fn an_account_is_disconnected_and_revoked_although_the_log_takes_no_entry() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let client_secret = Some(ClientSecret::new("secret".to_owned()));
+    let registration = ClientRegistration { client_id: "known".to_owned(), client_secret };
+    agent.host.vault().put_client(&"github".parse().unwrap(), registration).await.unwrap();
+    let (host, closed) = with_valve(&agent).await;
+    closed.store(true, Ordering::SeqCst);
+    let id = host.vault().connections(None).unwrap()[0].id;
+    let done = host.connector().disconnect(id).await;
+    assert!(matches!(done, Err(ConnectError::Unrecorded(_))), "{done:?}");
+    assert!(host.vault().connection(id).unwrap().is_none());
+    let asked: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(asked, ["/revoke"], "the provider was not told");
+    closed.store(false, Ordering::SeqCst);
+    let refused = fetch(&host).await;
+    assert!(matches!(refused, Err(InvokeError::ActionRequired(_))), "{refused:?}");
+}
+
+/// The log of two hosts after calls that were allowed and calls that were refused.
+async fn real_log() -> (GuestAgent, Upstream) {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    for _ in 0..4 {
+        assert!(matches!(fetch(&agent.host).await.unwrap(), End::Value(_)));
+        let input = json!({ "method": "GET", "url": "https://elsewhere.example/", "headers": [], "body": "" });
+        words(call(&agent.host, "probe", "fetch", &input).await.unwrap().end);
+    }
+    // The second one writes down where the first one's log ends.
+    let other = agent.another_host().await;
+    assert!(matches!(fetch(&other).await.unwrap(), End::Value(_)));
+    drop(other);
+    (agent, server)
+}
+
+/// A copy of a log, to be edited.
+struct Copied {
+    _folder: tempfile::TempDir,
+    audit: PathBuf,
+    /// The file of the first host.
+    file: PathBuf,
+    lines: Vec<String>,
+}
+
+impl Copied {
+    fn of(audit: &Path, chain: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(audit).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let audit = folder.path().to_owned();
+        let file = audit.join(chain).with_extension("jsonl");
+        let lines = fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
+        Self { _folder: folder, audit, file, lines }
+    }
+
+    fn write(&self, lines: &[String]) {
+        fs::write(&self.file, [lines.join("\n").as_str(), "\n"].concat()).unwrap();
+    }
+
+    #[track_caller]
+    fn assert_bad(&self, key: &Key, entry: usize, fault: impl Fn(&Fault) -> bool) {
+        let bad = match verify(&self.audit, key) {
+            Err(VerifyError::Bad(bad)) => bad,
+            other => panic!("{other:?}"),
+        };
+        let FirstBad { file, entry: found, fault: why } = &bad;
+        assert_eq!((file, *found), (&self.file, entry as u64), "{bad}");
+        assert!(fault(why), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_bad_entry_of_a_real_log_is_named_after_any_edit() {
+    let (agent, _server) = real_log().await;
+    let (audit, key, chain) = (agent.host.home().audit(), agent.host.vault().audit_key(), agent.host.audit().chain());
+    let copied = || Copied::of(&audit, chain);
+    let summary = verify(&copied().audit, &key).unwrap();
+    let lines = copied().lines;
+    assert!(summary.chains == 2 && lines.len() > 12, "{summary:?}");
+
+    for at in [0, 1, 5, lines.len() - 1] {
+        // Who did it, and what was decided, each told otherwise.
+        let other = lines[at].replacen("\"allowed\"", "\"denied\"", 1).replacen("\"kind\":\"", "\"kind\":\"un", 1);
+        let log = copied();
+        log.write(&[&lines[..at], &[other], &lines[at + 1..]].concat());
+        log.assert_bad(&key, at, |fault| *fault == Fault::Edited);
+        // One character of the seal.
+        let sealed = lines[at].trim_end_matches("\"}");
+        let (kept, last) = sealed.split_at(sealed.len() - 1);
+        let other = format!("{kept}{}\"}}", if last == "0" { '1' } else { '0' });
+        let log = copied();
+        log.write(&[&lines[..at], &[other], &lines[at + 1..]].concat());
+        log.assert_bad(&key, at, |fault| matches!(fault, Fault::Edited | Fault::OtherKey));
+    }
+    for at in [1, 5, lines.len() - 2] {
+        let log = copied();
+        log.write(&[&lines[..at], &lines[at + 1..]].concat());
+        log.assert_bad(&key, at, |fault| *fault == Fault::Missing { until: at as u64 });
+
+        let log = copied();
+        let mut swapped = lines.clone();
+        swapped.swap(at, at + 1);
+        log.write(&swapped);
+        log.assert_bad(&key, at, |fault| *fault == Fault::Missing { until: at as u64 });
+
+        let log = copied();
+        log.write(&[&lines[..=at], &lines[at..]].concat());
+        log.assert_bad(&key, at + 1, |fault| *fault == Fault::Repeated { number: at as u64 });
+    }
+
+    let log = copied();
+    log.write(&lines[..lines.len() - 3]);
+    log.assert_bad(&key, lines.len() - 3, |fault| matches!(fault, Fault::CutOff { .. }));
+
+    let log = copied();
+    let text = fs::read(&log.file).unwrap();
+    fs::write(&log.file, &text[..text.len() - 20]).unwrap();
+    log.assert_bad(&key, lines.len() - 1, |fault| *fault == Fault::Torn);
+
+    let log = copied();
+    fs::remove_file(&log.file).unwrap();
+    log.assert_bad(&key, 0, |fault| matches!(fault, Fault::Deleted { .. }));
+
+    let log = copied();
+    fs::write(&log.file, "").unwrap();
+    log.assert_bad(&key, 0, |fault| matches!(fault, Fault::CutOff { .. } | Fault::Empty));
+}
+
+#[tokio::test]
+async fn the_log_of_one_vault_does_not_check_for_another() {
+    let (agent, _server) = real_log().await;
+    let other = self::agent("probe", "inject", &Upstream::plain().await).await;
+    let log = Copied::of(&agent.host.home().audit(), agent.host.audit().chain());
+    match verify(&log.audit, &other.host.vault().audit_key()) {
+        Err(VerifyError::Bad(FirstBad { entry: 0, fault: Fault::OtherKey, .. })) => {}
+        verified => panic!("{verified:?}"),
+    }
+}
+
+#[tokio::test]
+async fn no_user_is_named_in_the_log() {
+    let (agent, _server) = real_log().await;
+    let mut searched = BTreeSet::new();
+    for entry in fs::read_dir(agent.host.home().audit()).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("alice"), "{}", path.display());
+        assert!(text.contains("\"user\":\"usr_"));
+        searched.insert(path);
+    }
+    assert_eq!(searched.len(), 2);
+}
