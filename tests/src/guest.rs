@@ -86,7 +86,7 @@ impl GuestAgent {
             resolver: Arc::new(Names(addresses.to_vec())),
             ..NetSettings::new(Arc::new(SystemClock::new()))
         };
-        let engine = EngineSettings { concurrent_calls: 4, ..EngineSettings::default() };
+        let engine = EngineSettings { concurrent_calls: 32, ..EngineSettings::default() };
         let settings = Settings { engine, ..Settings::default() };
         let host = Host::builder(home.clone()).net(net).runtime(settings).open().await;
         host.unwrap_or_else(|error| panic!("{error}"))

@@ -17,4 +17,4 @@ pub use agent::Agent;
 pub use authorization_server::{AuthorizationServer, Scripted};
 pub use browser::{Arrival, Browser, Form, Page};
 pub use guest::{GuestAgent, Names};
-pub use upstream::{Reply, Seen, Upstream};
+pub use upstream::{Pieces, Reply, Seen, Upstream};

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, header};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
@@ -50,17 +50,36 @@ impl Seen {
 /// What a server answers.
 pub type Reply = (u16, String);
 
+/// An answer in full: its body is sent piece by piece, a chunk each.
+pub type Pieces = Response<Vec<Bytes>>;
+
+type Answering = Arc<dyn Fn(&Seen) -> Pieces + Send + Sync>;
+
 impl Upstream {
-    /// Starts it with what it answers.
+    /// Starts it with what it answers, which is JSON.
     ///
     /// # Panics
     ///
     /// There is no port on loopback.
     pub async fn start(reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::answering(move |seen| {
+            let (status, text) = reply(seen);
+            let answer = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
+            answer.body(vec![Bytes::from(text)]).expect("an answer in order")
+        })
+        .await
+    }
+
+    /// Starts it with what it answers, headers and all.
+    ///
+    /// # Panics
+    ///
+    /// There is no port on loopback.
+    pub async fn answering(reply: impl Fn(&Seen) -> Pieces + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
         let address = listener.local_addr().expect("a listener has an address");
         let noted = Arc::new(Noted::default());
-        let reply: Arc<dyn Fn(&Seen) -> Reply + Send + Sync> = Arc::new(reply);
+        let reply: Answering = Arc::new(reply);
         let listening = tokio::spawn({
             let noted = Arc::clone(&noted);
             async move {
@@ -116,7 +135,7 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(stream: TcpStream, noted: Arc<Noted>, reply: Arc<dyn Fn(&Seen) -> Reply + Send + Sync>) {
+async fn serve(stream: TcpStream, noted: Arc<Noted>, reply: Answering) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (noted, reply) = (Arc::clone(&noted), Arc::clone(&reply));
         async move {
@@ -126,9 +145,11 @@ async fn serve(stream: TcpStream, noted: Arc<Noted>, reply: Arc<dyn Fn(&Seen) ->
             let seen = Seen { method: head.method, path, headers: head.headers, body };
             noted.requests.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
             // What it answers may take locks and files of its own; that it blocks this thread for a moment is meant.
-            let (status, text) = reply(&seen);
-            let answer = Response::builder().status(status).header(header::CONTENT_TYPE, "application/json");
-            Ok::<_, hyper::Error>(answer.body(Full::new(Bytes::from(text))).expect("an answer in order"))
+            let answer = reply(&seen).map(|pieces| {
+                let frames = pieces.into_iter().map(|piece| Ok::<_, hyper::Error>(Frame::data(piece)));
+                StreamBody::new(futures_util::stream::iter(frames))
+            });
+            Ok::<_, hyper::Error>(answer)
         }
     });
     // Whoever breaks off is the client, who has its own word to say on it.

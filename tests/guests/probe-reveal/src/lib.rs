@@ -17,6 +17,13 @@ impl Guest for Probe {
         println!("{}", token.value);
         Ok(token.value)
     }
+
+    fn show_between(service: String, url: String) -> Result<Vec<Result<u16, String>>, String> {
+        let fetch = || skill_http::get(&*url).send().map(|answer| answer.status).map_err(|error| error.to_string());
+        let before = fetch();
+        Self::show(service)?;
+        Ok(vec![before, fetch()])
+    }
 }
 
 export!(Probe);

@@ -34,6 +34,22 @@ impl Guest for Probe {
         (0..2).map(|_| send(&method, &url, Vec::new(), String::new())).collect()
     }
 
+    fn fetch_disguised(method: String, url: String, headers: Vec<(String, String)>) -> Result<String, String> {
+        use std::fmt::Write as _;
+        let answer = send(&method, &url, headers, String::new())?;
+        let lines = answer.headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
+        let text: String = lines.chain(["\n".to_owned(), answer.body]).collect();
+        let mut disguised = String::with_capacity(text.len() * 2);
+        for byte in text.bytes() {
+            let _ = write!(disguised, "{:02x}", !byte);
+        }
+        Ok(disguised)
+    }
+
+    fn stand_in(service: String) -> Result<String, String> {
+        Ok(token(&service, Vec::new(), None)?.placeholder())
+    }
+
     fn ask(service: String, scopes: Vec<String>, account: Option<String>) -> Result<Handle, String> {
         let info = token(&service, scopes, account)?.info();
         Ok(Handle { provider: info.provider, api_origin: info.api_origin, account: info.account, scopes: info.scopes })
