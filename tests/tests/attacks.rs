@@ -304,7 +304,7 @@ async fn a_disconnect_by_another_host_holds_from_the_next_release() {
 }
 
 #[test]
-fn every_guest_is_named_in_a_test() {
+fn every_guest_and_each_of_its_functions_is_named_in_a_test() {
     let root = clawcoil_tests::skills::root();
     let mut tests = String::new();
     for folder in ["tests/tests", "host/src/runtime/tests", "host/benches/hot"] {
@@ -321,6 +321,15 @@ fn every_guest_is_named_in_a_test() {
         if path.join("Cargo.toml").is_file() {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             assert!(tests.contains(&format!("\"{name}\"")), "no test names the guest {name}");
+            let wit = std::fs::read_to_string(path.join("wit/world.wit")).unwrap();
+            let functions: Vec<_> = wit
+                .lines()
+                .filter_map(|line| Some(line.trim().split_once(": func(")?.0.trim_start_matches('%')))
+                .collect();
+            assert!(!functions.is_empty(), "{name} exports nothing");
+            for function in functions {
+                assert!(tests.contains(&format!("\"{function}\"")), "no test names {function} of the guest {name}");
+            }
             guests += 1;
         }
     }
