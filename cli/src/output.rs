@@ -106,7 +106,10 @@ impl Output {
             write!(io::stderr(), "{question} [y/N] ")?;
             io::stderr().flush()?;
             let mut answer = String::new();
-            io::stdin().lock().read_line(&mut answer)?;
+            if io::stdin().lock().read_line(&mut answer)? == 0 {
+                // Whoever has closed the input will never answer.
+                return Err(io::Error::from(io::ErrorKind::Interrupted));
+            }
             Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
         })
         .await

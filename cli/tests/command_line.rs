@@ -497,3 +497,29 @@ fn an_error_in_a_file_is_called_one_once() {
     let told = agent.fails(&["policy", "check"], 1);
     assert!(!told.contains("error: error:"), "{told}");
 }
+
+#[test]
+fn a_lost_identity_is_replaced_with_the_recovery_key_and_with_nothing_else() {
+    use clawcoil::identity::Recovery;
+    let (recovery, key) = Recovery::generate();
+    let agent = Agent::without_home();
+    agent.succeeds(&["init", "--recovery-to", &recovery.recipient().unwrap()]);
+    let file = |name: &str| agent.folder().join(name);
+    // While the identity is there, nothing is to be recovered.
+    agent.fails(&["recover"], 1);
+    std::fs::remove_file(file("identity.key")).unwrap();
+    std::fs::remove_file(file("identity.pem")).unwrap();
+    let recover = |secret: &str| {
+        let mut process = agent.command(&["recover"]).stdin(Stdio::piped()).spawn().unwrap();
+        process.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
+        process.wait_with_output().unwrap()
+    };
+    let (_, foreign) = Recovery::generate();
+    assert_eq!(recover(&foreign.expose()).status.code(), Some(1));
+    assert!(!file("identity.key").exists(), "an identity that opens nothing stays");
+    let done = recover(&key.expose());
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert!(!text(&done.stdout).contains(key.expose().as_str()));
+    agent.succeeds(&["doctor"]);
+    agent.succeeds(&["audit", "verify"]);
+}

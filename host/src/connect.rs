@@ -99,28 +99,55 @@ pub struct Disconnected {
     pub revoked: Option<Result<(), oauth::Error>>,
 }
 
-/// Makes and removes connections. Clones share everything.
+/// What connecting and refreshing stand on. Clones share everything.
 #[derive(Clone)]
-pub struct Connector {
-    vault: Arc<Vault>,
-    net: Arc<Net>,
-    catalogue: Arc<Catalogue>,
-    private: Vec<IpNet>,
-    audit: Arc<AuditLog>,
-    clock: Arc<dyn Clock>,
+pub struct Parts {
+    /// Where the tokens are.
+    pub vault: Arc<Vault>,
+    /// The dialer.
+    pub net: Arc<Net>,
+    /// The providers.
+    pub catalogue: Arc<Catalogue>,
+    /// The address ranges that the operator admits besides public ones.
+    pub private: Vec<IpNet>,
+    /// The audit log.
+    pub audit: Arc<AuditLog>,
+    /// Time, and random bytes.
+    pub clock: Arc<dyn Clock>,
 }
 
+impl Parts {
+    /// Writes down what happened to a connection, with the vault's epoch after it.
+    pub(crate) fn note(
+        &self,
+        kind: EventKind,
+        decision: Decision,
+        connection: &Connection,
+        detail: Option<String>,
+    ) -> Result<(), AuditError> {
+        let event = Event {
+            decision,
+            user: connection.owner.user().cloned(),
+            provider: Some(connection.provider.clone()),
+            connection: Some(connection.id),
+            scopes: connection.scopes.iter().cloned().collect(),
+            generation: Some(connection.generation),
+            epoch: self.vault.epoch().ok(),
+            detail,
+            ..Event::new(kind)
+        };
+        self.audit.append(&event).map(drop)
+    }
+}
+
+/// Makes and removes connections. Clones share everything.
+#[derive(Clone)]
+pub struct Connector(Parts);
+
 impl Connector {
-    /// A connector over these parts. `private` are the address ranges that the operator admits besides public ones.
-    pub fn new(
-        vault: Arc<Vault>,
-        net: Arc<Net>,
-        catalogue: Arc<Catalogue>,
-        private: Vec<IpNet>,
-        audit: Arc<AuditLog>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        Self { vault, net, catalogue, private, audit, clock }
+    /// A connector over these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(parts)
     }
 
     /// Begins an authorization code flow (RFC 6749 section 4.1) for this owner.
@@ -139,9 +166,10 @@ impl Connector {
         let registration = self.registration(entry)?;
         let asked = entry.requested_scopes(scopes);
         let started =
-            authorization_code::start(server, &registration.client_id, redirect_uri, &asked, self.clock.as_ref())?;
-        let expires_at = self.clock.now().saturating_add(PATIENCE).unwrap_or(Timestamp::MAX);
-        self.vault
+            authorization_code::start(server, &registration.client_id, redirect_uri, &asked, self.0.clock.as_ref())?;
+        let expires_at = self.0.clock.now().saturating_add(PATIENCE).unwrap_or(Timestamp::MAX);
+        self.0
+            .vault
             .put_pending(Pending {
                 state_hash: Digest::of(started.state.as_bytes()),
                 owner: owner.clone(),
@@ -163,7 +191,7 @@ impl Connector {
     /// over as well.
     pub async fn callback(&self, owner: &Owner, query: &str) -> Result<Arc<Connection>, ConnectError> {
         let redirect = Redirect::parse(query)?;
-        let pending = self.vault.take_pending(redirect.state()).await?.ok_or(ConnectError::UnknownState)?;
+        let pending = self.0.vault.take_pending(redirect.state()).await?.ok_or(ConnectError::UnknownState)?;
         if pending.owner != *owner {
             return Err(ConnectError::UnknownState);
         }
@@ -184,17 +212,17 @@ impl Connector {
             kind: Kind::AuthorizationCode,
             scopes: pending.scopes,
         };
-        let connection = self.vault.connect(new, tokens, false).await?;
+        let connection = self.0.vault.connect(new, tokens, false).await?;
         self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
         Ok(connection)
     }
 
     /// The owner has seen which account was connected and wants it: its tokens may be used from now on.
     pub async fn confirm(&self, id: ConnectionId) -> Result<Arc<Connection>, ConnectError> {
-        let known = self.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))?;
+        let known = self.0.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))?;
         self.note(EventKind::Confirmed, &known)?;
-        self.vault.confirm(id).await?;
-        self.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))
+        self.0.vault.confirm(id).await?;
+        self.0.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))
     }
 
     /// Connects the agent itself by client credentials (RFC 6749 section 4.4). Nobody has to consent.
@@ -218,7 +246,7 @@ impl Connector {
             kind: Kind::ClientCredentials,
             scopes: scopes.clone(),
         };
-        let connection = self.vault.connect(new, tokens, true).await?;
+        let connection = self.0.vault.connect(new, tokens, true).await?;
         self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
         Ok(connection)
     }
@@ -237,7 +265,7 @@ impl Connector {
             let message = "its tokens come from a token endpoint and are not entered by hand".to_owned();
             return Err(ConnectError::WrongKind { provider: provider.clone(), message });
         }
-        if self.catalogue.get(provider).is_none() {
+        if self.0.catalogue.get(provider).is_none() {
             return Err(ConnectError::UnknownProvider(provider.clone()));
         }
         let tokens = TokenSet {
@@ -245,7 +273,7 @@ impl Connector {
             refresh: None,
             token_type: if kind == Kind::Basic { "Basic".to_owned() } else { "Bearer".to_owned() },
             expires_in: None,
-            requested_at: self.clock.now(),
+            requested_at: self.0.clock.now(),
             scopes: None,
             api_origin: None,
             account_label: None,
@@ -258,7 +286,7 @@ impl Connector {
             kind,
             scopes: scopes.clone(),
         };
-        let connection = self.vault.connect(new, tokens, true).await?;
+        let connection = self.0.vault.connect(new, tokens, true).await?;
         self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
         Ok(connection)
     }
@@ -266,7 +294,7 @@ impl Connector {
     /// Removes a connection: first here, so that nothing uses it any more, then at the provider. An audit log that can't be
     /// written keeps neither from being done.
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Disconnected, ConnectError> {
-        let removed = self.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
+        let removed = self.0.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
         let noted = self.note(EventKind::Disconnected, &removed.connection);
         let revoked = match self.server(&removed.connection.provider) {
             Ok((entry, server)) if server.revocation.is_some() => match self.registration(entry) {
@@ -290,7 +318,7 @@ impl Connector {
     }
 
     fn server(&self, provider: &ProviderId) -> Result<(&Provider, &Server), ConnectError> {
-        let entry = self.catalogue.get(provider).ok_or_else(|| ConnectError::UnknownProvider(provider.clone()))?;
+        let entry = self.0.catalogue.get(provider).ok_or_else(|| ConnectError::UnknownProvider(provider.clone()))?;
         let server = entry.server().ok_or_else(|| ConnectError::WrongKind {
             provider: provider.clone(),
             message: "it has no authorization server; `clawcoil connect` asks for its key and stores it".to_owned(),
@@ -301,32 +329,19 @@ impl Connector {
     fn registration(&self, entry: &Provider) -> Result<ClientRegistration, ConnectError> {
         let at = entry.register.as_ref().map(|page| format!(" at {page}")).unwrap_or_default();
         let missing = || ConnectError::NoClient { provider: entry.id.clone(), at };
-        self.vault.client(&entry.id)?.ok_or_else(missing)
+        self.0.vault.client(&entry.id)?.ok_or_else(missing)
     }
 
     fn rules(&self, entry: &Provider) -> AddressRules {
-        entry.address_rules(&self.private)
+        entry.address_rules(&self.0.private)
     }
 
     fn via<'a>(&'a self, rules: &'a AddressRules, limits: FetchLimits) -> Transport<'a> {
-        Transport { net: &self.net, rules, limits, clock: self.clock.as_ref() }
+        Transport { net: &self.0.net, rules, limits, clock: self.0.clock.as_ref() }
     }
 
     fn note(&self, kind: EventKind, connection: &Connection) -> Result<(), AuditError> {
-        let event = Event {
-            kind,
-            decision: Decision::Allowed,
-            user: match &connection.owner {
-                Owner::User(user) => Some(user.clone()),
-                Owner::Agent => None,
-            },
-            provider: Some(connection.provider.clone()),
-            connection: Some(connection.id),
-            scopes: connection.scopes.iter().cloned().collect(),
-            generation: Some(connection.generation),
-            ..Event::default()
-        };
-        self.audit.append(&event).map(drop)
+        self.0.note(kind, Decision::Allowed, connection, None)
     }
 }
 

@@ -117,6 +117,16 @@ pub enum Owner {
     User(UserId),
 }
 
+impl Owner {
+    /// The user, unless it is the agent itself.
+    pub fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::Agent => None,
+            Self::User(user) => Some(user),
+        }
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -12,6 +12,7 @@ mod grant;
 mod init;
 mod policy;
 mod provider;
+mod recover;
 mod run;
 mod sandbox;
 mod skill;
@@ -50,6 +51,7 @@ Exit codes:
 pub(crate) enum Command {
     Demo(demo::Demo),
     Init(init::Init),
+    Recover(recover::Recover),
     Provider(provider::ProviderCommand),
     Connect(connect::Connect),
     Connections(connections::Connections),
@@ -75,6 +77,7 @@ impl Command {
         match self {
             Self::Demo(command) => command.run(settings, output).await,
             Self::Init(command) => command.run(settings, output).await,
+            Self::Recover(command) => command.run(settings, output).await,
             Self::Provider(command) => command.run(settings, output).await,
             Self::Connect(command) => command.run(settings, output).await,
             Self::Connections(command) => command.run(settings, output).await,

@@ -87,8 +87,6 @@ words! {
         SkillRemoved = "skill-removed",
         /// A policy came into force.
         PolicyLoaded = "policy-loaded",
-        /// A key or identity was replaced.
-        KeysRotated = "keys-rotated",
     }
 
     /// How it was decided, or how it ended.

@@ -14,17 +14,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::sync::watch;
 
-use crate::audit::{self, AuditLog};
-use crate::clock::Clock;
+use crate::audit;
+use crate::connect::Parts;
 use crate::id::{AccountAlias, ConnectionId, Generation, Owner, ProviderId, Scope, ServiceName};
-use crate::net::Net;
 use crate::policy::Permit;
-use crate::provider::Catalogue;
 use crate::secret::AccessToken;
-use crate::vault::{Access, Connection, Found, Kind, State, Vault};
+use crate::vault::{Access, Connection, Found, Kind, State};
 
 pub use error::{BrokerError, NeededAction, Reason};
 pub use gate::InFlight;
@@ -42,12 +39,7 @@ const PAUSE_AFTER_REJECTION: Duration = Duration::from_mins(1);
 pub struct Broker(Arc<Inner>);
 
 struct Inner {
-    vault: Arc<Vault>,
-    net: Arc<Net>,
-    catalogue: Arc<Catalogue>,
-    private: Vec<IpNet>,
-    audit: Arc<AuditLog>,
-    clock: Arc<dyn Clock>,
+    parts: Parts,
     gates: gate::Gates,
     breakers: breaker::Breakers,
     running: Mutex<HashMap<ConnectionId, Running>>,
@@ -75,23 +67,9 @@ enum Freshness {
 
 impl Broker {
     /// A broker over these parts.
-    ///
-    /// `private` are the address ranges that the operator admits besides public ones.
-    pub fn new(
-        vault: Arc<Vault>,
-        net: Arc<Net>,
-        catalogue: Arc<Catalogue>,
-        private: Vec<IpNet>,
-        audit: Arc<AuditLog>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
         Self(Arc::new(Inner {
-            vault,
-            net,
-            catalogue,
-            private,
-            audit,
-            clock,
+            parts,
             gates: gate::Gates::default(),
             breakers: breaker::Breakers::default(),
             running: Mutex::default(),
@@ -110,7 +88,7 @@ impl Broker {
         account: Option<&AccountAlias>,
         scopes: &BTreeSet<Scope>,
     ) -> Result<Arc<Connection>, BrokerError> {
-        let connection = match self.0.vault.find(owner, provider, account)? {
+        let connection = match self.0.parts.vault.find(owner, provider, account)? {
             Found::One(connection) => connection,
             Found::None => return Err(NeededAction::connect(service, owner, provider, account, scopes).into()),
             Found::Several(aliases) => return Err(NeededAction::choose(service, provider, &aliases).into()),
@@ -139,19 +117,19 @@ impl Broker {
         mut event: audit::Event,
     ) -> Result<Released, BrokerError> {
         let inner = &self.0;
-        let drains = inner.catalogue.get(permit.provider()).is_some_and(|provider| provider.drains);
+        let drains = inner.parts.catalogue.get(permit.provider()).is_some_and(|provider| provider.drains);
         let mut access = self.fresh(permit, connection).await.map_err(|error| self.for_people(permit, error))?;
         let in_flight = if drains {
             let guard = inner.gates.enter(connection).await;
             // A refresh may have ended while the gate was closed, and with it the token that was read before.
-            access = inner.vault.access_token(permit, &connection)?;
+            access = inner.parts.vault.access_token(permit, &connection)?;
             Some(guard)
         } else {
             None
         };
         event.connection = Some(connection);
         event.generation = Some(access.connection.generation);
-        inner.audit.append(&event)?;
+        inner.parts.audit.append(&event)?;
         Ok(Released { token: access.token, connection: access.connection, in_flight })
     }
 
@@ -169,7 +147,7 @@ impl Broker {
     }
 
     async fn fresh(&self, permit: &Permit, connection: ConnectionId) -> Result<Access, BrokerError> {
-        let access = self.0.vault.access_token(permit, &connection)?;
+        let access = self.0.parts.vault.access_token(permit, &connection)?;
         match self.freshness(&access.connection) {
             Freshness::Fresh => Ok(access),
             Freshness::Due => {
@@ -180,7 +158,7 @@ impl Broker {
             Freshness::Stale => {
                 drop(access);
                 self.refresh(connection).await?;
-                let access = self.0.vault.access_token(permit, &connection)?;
+                let access = self.0.parts.vault.access_token(permit, &connection)?;
                 match self.freshness(&access.connection) {
                     Freshness::Stale => Err(BrokerError::Unavailable {
                         retry_after: None,
@@ -193,7 +171,7 @@ impl Broker {
     }
 
     fn freshness(&self, access: &Connection) -> Freshness {
-        let now = self.0.clock.now();
+        let now = self.0.parts.clock.now();
         let Some(expires_at) = access.expires_at else { return Freshness::Fresh };
         let life = access.refresh_at.map_or(MARGIN * 20, |refresh_at| {
             // `refresh_at` is at 5/6 of the life or earlier: what follows it is at least a sixth.
@@ -211,20 +189,20 @@ impl Broker {
 
     /// An API took a token of this generation: the refresh token of before is not needed any more.
     pub fn used(&self, connection: ConnectionId, generation: Generation) {
-        self.0.vault.mark_used(connection, generation);
+        self.0.parts.vault.mark_used(connection, generation);
     }
 
     /// An API answered 401 to this generation. Gets a new one, at most once a generation and not more often than once a minute;
     /// `true` where there is a newer token now.
     pub async fn rejected(&self, connection: ConnectionId, generation: Generation) -> Result<bool, BrokerError> {
-        let current = self.0.vault.connection(connection)?;
+        let current = self.0.parts.vault.connection(connection)?;
         match current {
             None => return Ok(false),
             Some(current) if current.generation != generation => return Ok(true),
             Some(current) if !renews(current.kind) => return Ok(false),
             Some(_) => {}
         }
-        let now = self.0.clock.monotonic();
+        let now = self.0.parts.clock.monotonic();
         {
             let mut rejected = self.0.rejected.lock().unwrap_or_else(PoisonError::into_inner);
             rejected.retain(|_, until| *until > now);
@@ -239,7 +217,7 @@ impl Broker {
 
     /// Refreshes a connection now, or waits for the refresh that is under way.
     pub async fn refresh(&self, connection: ConnectionId) -> Result<(), BrokerError> {
-        let Some(current) = self.0.vault.connection(connection)? else {
+        let Some(current) = self.0.parts.vault.connection(connection)? else {
             return Err(BrokerError::Gone);
         };
         self.wait_for(self.start_refresh(connection, current.generation)).await

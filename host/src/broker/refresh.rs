@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::{Broker, BrokerError, Running};
-use crate::audit::{Decision, Event, EventKind};
+use crate::audit::{Decision, EventKind};
 use crate::clock::Timestamp;
 use crate::connect::token_set;
-use crate::id::{ConnectionId, Generation, Owner};
+use crate::id::{ConnectionId, Generation};
 use crate::net::FetchLimits;
 use crate::oauth::{self, Client, ErrorKind, Outcome, Transport};
 use crate::vault::{self, Claim, ClaimOutcome, Connection, Kind, ReconnectReason, RefreshFailure, VaultError};
@@ -70,20 +70,20 @@ impl Broker {
     }
 
     async fn refresh_generation(&self, connection: ConnectionId, base: Generation) -> Result<(), BrokerError> {
-        let start = self.0.clock.monotonic();
+        let start = self.0.parts.clock.monotonic();
         loop {
-            match self.0.vault.claim(connection, base).await? {
+            match self.0.parts.vault.claim(connection, base).await? {
                 ClaimOutcome::Claimed(claim) => return self.run(claim).await,
                 ClaimOutcome::Moved(_) => return Ok(()),
                 ClaimOutcome::Ended => return Err(BrokerError::Gone),
                 ClaimOutcome::Busy { until } => {
                     // A lease of another process, or a pause after a failure.
-                    let left = Duration::try_from(until.duration_since(self.0.clock.now())).unwrap_or_default();
-                    if self.0.clock.monotonic().saturating_sub(start) >= WAIT {
+                    let left = Duration::try_from(until.duration_since(self.0.parts.clock.now())).unwrap_or_default();
+                    if self.0.parts.clock.monotonic().saturating_sub(start) >= WAIT {
                         let message = "the token has expired, and the refresh of it has not come to an end".to_owned();
                         return Err(BrokerError::Unavailable { retry_after: Some(left), message });
                     }
-                    self.0.clock.sleep(POLL).await;
+                    self.0.parts.clock.sleep(POLL).await;
                 }
             }
         }
@@ -92,17 +92,17 @@ impl Broker {
     async fn run(&self, claim: Claim) -> Result<(), BrokerError> {
         let inner = &self.0;
         let connection = claim.connection().clone();
-        let Some(provider) = inner.catalogue.get(&connection.provider) else {
+        let Some(provider) = inner.parts.catalogue.get(&connection.provider) else {
             let message = "the catalogue has no such provider any more; add it again with `clawcoil provider add`";
             return self.give_back(claim, &connection, configuration(&connection, message)).await;
         };
-        if let Some(pause) = inner.breakers.pause(&connection.provider, inner.clock.as_ref()) {
+        if let Some(pause) = inner.breakers.pause(&connection.provider, inner.parts.clock.as_ref()) {
             let retry_at = self.in_a_while(pause);
-            inner.vault.fail(claim, RefreshFailure::Transient { retry_at }).await?;
+            inner.parts.vault.fail(claim, RefreshFailure::Transient { retry_at }).await?;
             let message = format!("{} has failed several times and is left alone for a while", connection.provider);
             return Err(BrokerError::Unavailable { retry_after: Some(pause), message });
         }
-        let registration = inner.vault.client(&connection.provider)?;
+        let registration = inner.parts.vault.client(&connection.provider)?;
         let Some(registration) = registration else {
             let message = "no client is registered; set it with `clawcoil provider add`";
             return self.give_back(claim, &connection, configuration(&connection, message)).await;
@@ -116,25 +116,26 @@ impl Broker {
             auth: server.client_auth,
         };
         // Where the old access token dies at once, the requests that carry it finish first.
-        let _closed = if provider.drains { inner.gates.close(connection.id, inner.clock.as_ref()).await } else { None };
-        let rules = provider.address_rules(&inner.private);
+        let _closed =
+            if provider.drains { inner.gates.close(connection.id, inner.parts.clock.as_ref()).await } else { None };
+        let rules = provider.address_rules(&inner.parts.private);
         let via = Transport {
-            net: &inner.net,
+            net: &inner.parts.net,
             rules: &rules,
             limits: FetchLimits { total: vault::CALL, ..FetchLimits::default() },
-            clock: inner.clock.as_ref(),
+            clock: inner.parts.clock.as_ref(),
         };
         let answer = match connection.kind {
-            Kind::AuthorizationCode => match inner.vault.refresh_token(&claim) {
+            Kind::AuthorizationCode => match inner.parts.vault.refresh_token(&claim) {
                 Ok(token) => {
-                    let start = inner.clock.monotonic();
+                    let start = inner.parts.clock.monotonic();
                     let answer = oauth::refresh::refresh(&via, server, &client, &token).await;
                     match answer {
                         Err(error) if error.is_permanent() => {
                             // The newest token was never used with success: the one before may still be the good one. Both
                             // attempts together keep to the time of one, so that the lease outlives them.
-                            let left = vault::CALL.saturating_sub(inner.clock.monotonic().saturating_sub(start));
-                            match inner.vault.previous_refresh_token(&claim) {
+                            let left = vault::CALL.saturating_sub(inner.parts.clock.monotonic().saturating_sub(start));
+                            match inner.parts.vault.previous_refresh_token(&claim) {
                                 Ok(Some(before)) if left >= SECOND_TRY => {
                                     let limits = FetchLimits { total: left, ..via.limits };
                                     let via = Transport { limits, ..via };
@@ -164,7 +165,7 @@ impl Broker {
             Ok(tokens) => {
                 inner.breakers.succeeded(&connection.provider);
                 let tokens = token_set(provider, tokens);
-                let fresh = inner.vault.commit(claim, tokens).await?;
+                let fresh = inner.parts.vault.commit(claim, tokens).await?;
                 self.note(EventKind::Refreshed, Decision::Allowed, &fresh, None);
                 Ok(())
             }
@@ -177,7 +178,7 @@ impl Broker {
         self.note(EventKind::RefreshFailed, Decision::Failed, connection, Some(error.to_string()));
         if let Some(token) = error.take_rescued() {
             // The provider has rotated: without this token the grant would be lost.
-            inner.vault.keep_refresh(claim, token).await?;
+            inner.parts.vault.keep_refresh(claim, token).await?;
             return Err(BrokerError::unavailable(error.to_string()));
         }
         match error.kind() {
@@ -190,7 +191,7 @@ impl Broker {
                 self.give_back(claim, connection, configuration(connection, &error.to_string())).await
             }
             _ => {
-                let wait = inner.breakers.failed(&connection.provider, error.retry_after(), inner.clock.as_ref());
+                let wait = inner.breakers.failed(&connection.provider, error.retry_after(), inner.parts.clock.as_ref());
                 let failure = match error.outcome() {
                     Outcome::Unknown if connection.kind == Kind::AuthorizationCode => RefreshFailure::Unknown,
                     // Without a refresh token there is nothing to lose by asking again.
@@ -198,7 +199,7 @@ impl Broker {
                         RefreshFailure::Transient { retry_at: self.in_a_while(wait) }
                     }
                 };
-                inner.vault.fail(claim, failure).await?;
+                inner.parts.vault.fail(claim, failure).await?;
                 Err(BrokerError::Unavailable { retry_after: Some(wait), message: error.to_string() })
             }
         }
@@ -206,38 +207,25 @@ impl Broker {
 
     /// The grant is over: only a person can begin a new one.
     async fn end(&self, claim: Claim, connection: &Connection, reason: ReconnectReason) -> Result<(), BrokerError> {
-        self.0.vault.fail(claim, RefreshFailure::Permanent { reason }).await?;
+        self.0.parts.vault.fail(claim, RefreshFailure::Permanent { reason }).await?;
         self.note(EventKind::NeedsReconnect, Decision::Failed, connection, Some(reason.explanation().to_owned()));
         Err(BrokerError::Gone)
     }
 
     /// The operator has something to mend; nobody's grant is dropped for it.
     async fn give_back(&self, claim: Claim, connection: &Connection, error: BrokerError) -> Result<(), BrokerError> {
-        let wait = self.0.breakers.failed(&connection.provider, None, self.0.clock.as_ref());
-        self.0.vault.fail(claim, RefreshFailure::Transient { retry_at: self.in_a_while(wait) }).await?;
+        let wait = self.0.breakers.failed(&connection.provider, None, self.0.parts.clock.as_ref());
+        self.0.parts.vault.fail(claim, RefreshFailure::Transient { retry_at: self.in_a_while(wait) }).await?;
         Err(error)
     }
 
     fn in_a_while(&self, wait: Duration) -> Timestamp {
-        self.0.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX)
+        self.0.parts.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX)
     }
 
     /// Notes a change of tokens. The tokens are safe already; a log that can't be written keeps them from being released.
     fn note(&self, kind: EventKind, decision: Decision, connection: &Connection, detail: Option<String>) {
-        let event = Event {
-            kind,
-            decision,
-            user: match &connection.owner {
-                Owner::User(user) => Some(user.clone()),
-                Owner::Agent => None,
-            },
-            provider: Some(connection.provider.clone()),
-            connection: Some(connection.id),
-            generation: Some(connection.generation),
-            detail,
-            ..Event::default()
-        };
-        if let Err(error) = self.0.audit.append(&event) {
+        if let Err(error) = self.0.parts.note(kind, decision, connection, detail) {
             tracing::error!(error = &error as &dyn std::error::Error, "the audit log can't be written");
         }
     }

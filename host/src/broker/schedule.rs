@@ -53,7 +53,7 @@ impl Broker {
                 let pause = broker.refresh_what_is_due(&slots).await;
                 tokio::select! {
                     () = stopped.notified() => break,
-                    () = broker.0.clock.sleep(pause) => {}
+                    () = broker.0.parts.clock.sleep(pause) => {}
                 }
             }
         });
@@ -67,7 +67,7 @@ impl Broker {
             if free == 0 {
                 return SHORTEST_SLEEP;
             }
-            let claims = match self.0.vault.claim_due(free).await {
+            let claims = match self.0.parts.vault.claim_due(free).await {
                 Ok(claims) => claims,
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "due refreshes could not be claimed");
@@ -83,9 +83,9 @@ impl Broker {
                 break;
             }
         }
-        match self.0.vault.next_due() {
+        match self.0.parts.vault.next_due() {
             Ok(Some(due)) => {
-                let wait = due.duration_since(self.0.clock.now());
+                let wait = due.duration_since(self.0.parts.clock.now());
                 Duration::try_from(wait).unwrap_or_default().clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
             }
             Ok(None) => LONGEST_SLEEP,

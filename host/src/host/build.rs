@@ -10,11 +10,11 @@ use super::{Home, Host};
 use crate::audit::{AuditError, AuditLog, Opening, Sink};
 use crate::broker::Broker;
 use crate::clock::{Clock, SystemClock};
-use crate::connect::Connector;
+use crate::connect::{Connector, Parts};
 use crate::diagnostic::Diagnostics;
 use crate::egress::Egress;
 use crate::id::AgentId;
-use crate::identity::{Identity, IdentityError, Recovery};
+use crate::identity::{Identity, IdentityError, Recovery, RecoveryKey};
 use crate::net::{Net, NetSettings};
 use crate::policy::{Permissions, Policy};
 use crate::provider::Catalogue;
@@ -39,7 +39,7 @@ pub struct Initialized {
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A file of an agent is there already.
-    #[error("{0} is there already, and `init` replaces nothing; name another folder with `--home`, or move it away")]
+    #[error("{0} is there already, and nothing is replaced; name another folder with `--home`, or move it away")]
     Exists(String),
     /// The file system said no.
     #[error("cannot make {path}")]
@@ -83,6 +83,22 @@ pub async fn init(home: &Home, recovery: &Recovery, clock: Arc<dyn Clock>) -> Re
     let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
     AuditLog::open(&home.audit(), &opening, log_clock)?;
     Ok(Initialized { agent: vault.agent() })
+}
+
+/// Gives a vault whose agent has lost its key to a new identity, with the vault's recovery key. The home's old identity files, if
+/// there are any left, must have been moved away.
+pub async fn recover(home: &Home, key: &RecoveryKey, clock: Arc<dyn Clock>) -> Result<Initialized, InitError> {
+    let identity = Identity::generate(&home.certificate(), &home.key(), clock.as_ref())?;
+    match Vault::recover(&home.database(), key, &identity, clock).await {
+        Ok(vault) => Ok(Initialized { agent: vault.agent() }),
+        Err(error) => {
+            // An identity that opens nothing would only stand in the way of the next attempt.
+            for file in [home.certificate(), home.key()] {
+                let _ = fs::remove_file(file);
+            }
+            Err(error.into())
+        }
+    }
 }
 
 fn private_folder(home: &Home) -> Result<(), InitError> {
@@ -204,22 +220,16 @@ impl HostBuilder {
 
         let net = Arc::new(Net::new(self.net.unwrap_or_else(|| NetSettings::new(Arc::clone(&clock))))?);
         let policy = Arc::new(ArcSwap::from_pointee(policy));
-        let broker = Broker::new(
-            Arc::clone(&vault),
-            Arc::clone(&net),
-            Arc::clone(&catalogue),
-            private.clone(),
-            Arc::clone(&audit),
-            Arc::clone(&clock),
-        );
-        let connector = Connector::new(
-            Arc::clone(&vault),
-            Arc::clone(&net),
-            Arc::clone(&catalogue),
+        let parts = Parts {
+            vault: Arc::clone(&vault),
+            net: Arc::clone(&net),
+            catalogue: Arc::clone(&catalogue),
             private,
-            Arc::clone(&audit),
-            Arc::clone(&clock),
-        );
+            audit: Arc::clone(&audit),
+            clock: Arc::clone(&clock),
+        };
+        let broker = Broker::new(parts.clone());
+        let connector = Connector::new(parts);
         let egress = Arc::new(Egress::new(
             broker.clone(),
             net,

@@ -38,7 +38,7 @@ use crate::registry::{Registry, Stamp};
 use crate::runtime::{Component, Runtime};
 use crate::vault::Vault;
 
-pub use build::{HostBuilder, InitError, Initialized, OpenError, init};
+pub use build::{HostBuilder, InitError, Initialized, OpenError, init, recover};
 pub use home::Home;
 pub use invoke::{InvokeError, Outcome};
 

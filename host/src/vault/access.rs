@@ -37,7 +37,7 @@ pub(super) struct Use {
     second: u64,
 }
 
-/// An access token, for now.
+/// An access token, as of this moment.
 #[derive(Debug)]
 pub struct Access {
     /// The token.

@@ -161,11 +161,6 @@ impl Vault {
         self.keys.derived("compile-cache")
     }
 
-    /// The key that authenticates an operator's approvals.
-    pub fn approval_key(&self) -> Key {
-        self.keys.derived("approvals")
-    }
-
     /// Removes all that the vault has of a user, and makes what may be left of it unreadable.
     ///
     /// The user's key is deleted and the vault gets a new root key, under which all other keys are sealed anew, and with it
