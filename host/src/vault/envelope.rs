@@ -62,6 +62,8 @@ pub(crate) enum Item<'a> {
     Client,
     /// A pending authorization, by the digest of its state.
     Pending(&'a [u8; 32]),
+    /// A document, by its kind and lookup key.
+    Document(&'a str, &'a [u8; 32]),
     /// A key of the keyring.
     Key(KeyId),
     /// The vault as a whole.
@@ -81,6 +83,7 @@ pub(crate) enum Field {
     PreviousRefreshToken,
     ClientRegistration,
     PendingAuthorization,
+    Document,
     NamespaceKey,
     Check,
 }
@@ -95,6 +98,7 @@ impl Field {
             Self::PreviousRefreshToken => "previous refresh token",
             Self::ClientRegistration => "client registration",
             Self::PendingAuthorization => "pending authorization",
+            Self::Document => "document",
             Self::NamespaceKey => "key",
             Self::Check => "check record",
         }
@@ -138,6 +142,11 @@ impl Place<'_> {
                 aad.part(b"pending");
                 aad.part(state);
             }
+            Item::Document(kind, lookup) => {
+                aad.part(b"document");
+                aad.part(kind.as_bytes());
+                aad.part(lookup);
+            }
             Item::Key(id) => {
                 aad.part(b"key");
                 aad.part(&id.0);
@@ -155,6 +164,7 @@ impl fmt::Display for Place<'_> {
         write!(f, "the {} ", self.field.as_str())?;
         match self.item {
             Item::Connection(id, _) => write!(f, "of connection {id} (")?,
+            Item::Document(kind, _) => write!(f, "{kind} (")?,
             Item::Client | Item::Pending(_) | Item::Key(_) | Item::Vault => f.write_str("(")?,
         }
         if !matches!(self.item, Item::Vault | Item::Client) {

@@ -71,6 +71,17 @@ pub enum VaultError {
         /// Which row.
         row: String,
     },
+    /// A document of this kind and lookup key is there already.
+    #[error("a document of the same kind and name is stored already")]
+    DocumentExists,
+    /// A document is larger than any has a reason to be.
+    #[error("a document of {found} bytes is too large to store: at most {max}")]
+    DocumentTooLarge {
+        /// Its size in bytes.
+        found: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
     /// The agent has a vault in this file.
     #[error("{}: {agent} has a vault here already: open it, or name another file", .path.display())]
     Exists {

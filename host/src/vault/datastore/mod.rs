@@ -4,6 +4,7 @@
 //! as sealed records.
 
 mod claims;
+mod documents;
 mod row;
 mod schema;
 mod sqlite;
@@ -128,5 +129,16 @@ pub(crate) struct PendingRow {
     pub(crate) owner: Owner,
     pub(crate) provider: ProviderId,
     pub(crate) expires_at: Timestamp,
+    pub(crate) record: Vec<u8>,
+}
+
+/// A document, sealed.
+#[derive(Debug)]
+pub(crate) struct DocumentRow {
+    pub(crate) kind: &'static str,
+    pub(crate) lookup: [u8; 32],
+    pub(crate) owner: Owner,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) revision: Generation,
     pub(crate) record: Vec<u8>,
 }

@@ -198,7 +198,7 @@ impl Sqlite {
         self.writer
             .write("shred a user", move |sql| {
                 let fail = |source| failed(&path, "shred a user", source);
-                for table in ["connections", "pending"] {
+                for table in ["connections", "pending", "documents"] {
                     sql.execute(&format!("DELETE FROM {table} WHERE vault = ?1 AND owner = ?2"), params![vault, owner])
                         .map_err(fail)?;
                 }

@@ -1,6 +1,7 @@
 //! The vault's rules, held against real database files.
 
 mod broken;
+mod documents;
 mod owners;
 mod refreshes;
 mod tampering;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
-use crate::id::{ConnectionId, Owner, ProviderId};
+use crate::id::{ConnectionId, Generation, Owner, ProviderId};
 use crate::identity::{Identity, Recovery};
 use crate::secret::{AccessToken, RefreshToken};
 
