@@ -53,7 +53,7 @@ async fn a_broken_database_says_what_it_is_and_what_to_do() {
                 f.intruder().execute("VACUUM INTO ?1", [path.to_str()]).unwrap();
                 rusqlite::Connection::open(path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
             },
-            "DIR/newer: the vault has schema 99, and this program knows up to 1: use the newer version that wrote it",
+            "DIR/newer: the vault has schema 99, and this program knows up to 2: use the newer version that wrote it",
         ),
         (
             "no-vault",
