@@ -1,10 +1,13 @@
 //! The `clawcoil` command.
 
+mod api;
 mod browser;
+mod callers;
 mod commands;
 mod exit;
 mod output;
 mod sandbox;
+mod serve;
 mod settings;
 
 use std::process::ExitCode;

@@ -44,11 +44,16 @@ pub(super) fn existing_home(settings: &Settings) -> Result<Home, Failure> {
 /// Opens the host for one command: a small engine, and nothing of this process for others to read.
 pub(super) async fn open(settings: &Settings) -> Result<Host, Failure> {
     let host = open_at(existing_home(settings)?).await?;
+    opened(settings, &host);
+    Ok(host)
+}
+
+/// What every opened host wants: its refreshes are waited for, and nothing of this process is for others to read.
+pub(super) fn opened(settings: &Settings, host: &Host) {
     settings.brokers.lock().unwrap_or_else(PoisonError::into_inner).push(host.broker().clone());
     if let Err(error) = harden_process() {
         tracing::warn!("{error}");
     }
-    Ok(host)
 }
 
 /// Opens the host in this home.

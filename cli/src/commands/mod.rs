@@ -15,7 +15,9 @@ mod provider;
 mod recover;
 mod run;
 mod sandbox;
+mod serve;
 mod skill;
+mod token;
 
 use clap::{Parser, Subcommand};
 
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     Revoke(grant::Revoke),
     Policy(policy::PolicyCommand),
     Run(run::Run),
+    Serve(serve::Serve),
+    Token(token::TokenCommand),
     Audit(audit::AuditCommand),
     Doctor(doctor::Doctor),
     Sandbox(sandbox::Sandbox),
@@ -69,7 +73,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether Ctrl-C breaks it off; it is the ordinary end of a server.
     pub(crate) fn is_interruptible(&self) -> bool {
-        !matches!(self, Self::Sandbox(_))
+        !matches!(self, Self::Sandbox(_) | Self::Serve(_))
     }
 
     /// Does what was asked for.
@@ -86,6 +90,8 @@ impl Command {
             Self::Revoke(command) => command.run(settings, output),
             Self::Policy(command) => command.run(settings, output),
             Self::Run(command) => command.run(settings, output).await,
+            Self::Serve(command) => command.run(settings, output).await,
+            Self::Token(command) => command.run(settings, output).await,
             Self::Audit(command) => command.run(settings, output).await,
             Self::Doctor(command) => command.run(settings, output).await,
             Self::Sandbox(command) => command.run(output).await,

@@ -127,6 +127,11 @@ impl Host {
         &self.runtime
     }
 
+    /// Its source of time and random bytes.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()

@@ -1,0 +1,45 @@
+//! Reading what a request brings, with errors of our own shape.
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts};
+
+use crate::serve::{Kind, Problem};
+
+/// A JSON body.
+#[derive(FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
+pub(crate) struct Json<T>(pub(crate) T);
+
+/// The parts of the path.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Problem))]
+pub(crate) struct Path<T>(pub(crate) T);
+
+/// The query.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Problem))]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        let kind = match &rejection {
+            JsonRejection::JsonDataError(_) => Kind::Invalid,
+            JsonRejection::MissingJsonContentType(_) => Kind::UnsupportedMediaType,
+            _ if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => Kind::TooLarge,
+            _ => Kind::BadRequest,
+        };
+        Self::new(kind, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(Kind::NotFound, rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(Kind::BadRequest, rejection.body_text())
+    }
+}

@@ -1,0 +1,146 @@
+//! Who calls: programs with their credentials, and the users for whom they call.
+//!
+//! A *client* is a program that has a credential. A *caller* is a client and the user for whom it calls; a skill's policy is that
+//! of a caller. Most credentials are for one user. One that may `act-as` names the user with each request, within a pattern, and
+//! can do nothing but invoke skills: whoever holds it can't connect accounts in other people's names or change anything.
+
+mod token;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use clawcoil::id::{Caller, ClientName, UserId};
+use clawcoil::policy::Pattern;
+
+pub(crate) use token::{CallerToken, NewToken, Tokens};
+
+/// What a credential is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub(crate) enum Scope {
+    /// List and call skills, see its own invocations.
+    Invoke,
+    /// Ask for connections, list and end those of its user.
+    Connect,
+    /// Read everything and change what operators change.
+    Admin,
+}
+
+impl Scope {
+    pub(crate) const ALL: [Self; 3] = [Self::Invoke, Self::Connect, Self::Admin];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invoke => "invoke",
+            Self::Connect => "connect",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or(UnknownScope)
+    }
+}
+
+/// A word that names no scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a scope is one of invoke, connect, admin")]
+pub(crate) struct UnknownScope;
+
+/// For whom a credential calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// This user.
+    User(UserId),
+    /// A user named with each request, who must fit the pattern.
+    ActAs(Pattern),
+    /// Nobody: an operator's credential.
+    Nobody,
+}
+
+/// A caller that has proven who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Authenticated {
+    /// The credential's own name; it is no secret.
+    pub(crate) credential: String,
+    /// The program.
+    pub(crate) client: ClientName,
+    /// For whom.
+    pub(crate) subject: Subject,
+    /// What it may do.
+    pub(crate) scopes: BTreeSet<Scope>,
+}
+
+/// Why a credential does not do for a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("this needs a credential with the scope {0}")]
+    Scope(Scope),
+    #[error("this credential is for one user, and the request names another")]
+    OtherUser,
+    #[error("this credential may not act for that user")]
+    NotWithinPattern,
+    #[error("the request must say for which user, in the header ClawCoil-User")]
+    UserMissing,
+    #[error("this credential calls for nobody, so it can't call for a user")]
+    Nobody,
+}
+
+impl Authenticated {
+    /// Holds it to a scope.
+    pub(crate) fn require(&self, scope: Scope) -> Result<(), Refused> {
+        if self.scopes.contains(&scope) { Ok(()) } else { Err(Refused::Scope(scope)) }
+    }
+
+    /// The caller of a request that may name the user itself.
+    pub(crate) fn caller(&self, named: Option<&UserId>) -> Result<Caller, Refused> {
+        let user = match (&self.subject, named) {
+            (Subject::User(user), None) => user,
+            (Subject::User(user), Some(named)) if user == named => user,
+            (Subject::User(_), Some(_)) => return Err(Refused::OtherUser),
+            (Subject::ActAs(pattern), Some(named)) if pattern.matches(named.as_str()) => named,
+            (Subject::ActAs(_), Some(_)) => return Err(Refused::NotWithinPattern),
+            (Subject::ActAs(_), None) => return Err(Refused::UserMissing),
+            (Subject::Nobody, _) => return Err(Refused::Nobody),
+        };
+        Ok(Caller { client: self.client.clone(), user: user.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(subject: Subject) -> Authenticated {
+        Authenticated {
+            credential: "tok_1".to_owned(),
+            client: "bot".parse().unwrap(),
+            subject,
+            scopes: [Scope::Invoke].into(),
+        }
+    }
+
+    #[test]
+    fn a_credential_calls_for_its_user_or_within_its_pattern_and_for_nobody_else() {
+        let (alice, bob): (UserId, UserId) = ("team-a/alice".parse().unwrap(), "bob".parse().unwrap());
+        let own = with(Subject::User(alice.clone()));
+        assert_eq!(own.caller(None).unwrap().user, alice);
+        assert_eq!(own.caller(Some(&alice)).unwrap().user, alice);
+        assert_eq!(own.caller(Some(&bob)), Err(Refused::OtherUser));
+        let acting = with(Subject::ActAs("team-a/*".parse().unwrap()));
+        assert_eq!(acting.caller(Some(&alice)).unwrap().user, alice);
+        assert_eq!(acting.caller(Some(&bob)), Err(Refused::NotWithinPattern));
+        assert_eq!(acting.caller(None), Err(Refused::UserMissing));
+        assert_eq!(with(Subject::Nobody).caller(Some(&alice)), Err(Refused::Nobody));
+    }
+}

@@ -1,0 +1,94 @@
+//! `clawcoil serve`
+
+use std::sync::Arc;
+
+use clap::Args;
+use clawcoil::host::Host;
+use clawcoil::runtime;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use url::Url;
+
+use super::agent;
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::serve::{self, App, Listening, Origins, Place};
+use crate::settings::Settings;
+
+/// Serve skills to programs over HTTP
+///
+/// Tokens are refreshed before they expire as long as it runs. SIGTERM and Ctrl-C let the calls under way finish.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil serve                                        on this machine only
+  clawcoil serve --listen unix:/run/clawcoil.sock       for local programs
+  clawcoil serve --public-url https://skills.example.com    behind a proxy that ends TLS")]
+pub(crate) struct Serve {
+    /// Where to listen: an address and a port, or unix: and a file
+    #[arg(long, value_name = "PLACE", default_value = "127.0.0.1:8418")]
+    listen: Place,
+
+    /// How browsers and programs reach it; default: where it listens
+    #[arg(long, value_name = "URL")]
+    public_url: Option<Url>,
+}
+
+impl Serve {
+    pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        let home = agent::existing_home(settings)?;
+        let host = Arc::new(Host::builder(home).runtime(runtime::Settings::default()).open().await?);
+        agent::opened(settings, &host);
+        let listening = Listening::at(&self.listen)
+            .await
+            .map_err(|error| Failure::error(format!("{} can't be listened at: {error}", self.listen)))?;
+        let place = listening.place(&self.listen).map_err(|error| Failure::error(error.to_string()))?;
+        let origins = origins(self.public_url, &place)?;
+        let app = Arc::new(App { host: Arc::clone(&host), origins });
+        let _schedule = host.start_schedule();
+        let object = json!({ "listening": place.to_string(), "public_url": app.origins.origin() });
+        output.answer(object, || format!("ClawCoil listens at {place}. Ctrl-C stops it."))?;
+        let (terminate, interrupt) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
+        let stop = async move {
+            let (mut terminate, mut interrupt) = (terminate, interrupt);
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        listening
+            .serve(serve::router(app), stop)
+            .await
+            .map_err(|error| Failure::error(format!("the server ended badly: {error}")))
+    }
+}
+
+fn handle(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|error| Failure::error(format!("signals can't be listened for: {error}")))
+}
+
+fn origins(public: Option<Url>, place: &Place) -> Result<Origins, Failure> {
+    let local = match place {
+        Place::Tcp(address) => vec![address.to_string(), format!("localhost:{}", address.port())],
+        // What a client calls the other end of a socket file is its own business.
+        Place::Unix(_) => vec!["localhost".to_owned()],
+    };
+    let public = match (public, place) {
+        (Some(url), _) if matches!(url.scheme(), "http" | "https") && url.path() == "/" => url,
+        (Some(url), _) => {
+            return Err(Failure::usage(format!("{url} can't be the public address: write http(s)://host[:port]")));
+        }
+        (None, Place::Tcp(address)) if address.ip().is_loopback() => {
+            format!("http://{address}").parse().map_err(|_| Failure::error("the address is no part of a URL"))?
+        }
+        (None, Place::Tcp(_)) => {
+            return Err(Failure::usage(
+                "others can reach this address: say with --public-url how, so that requests for other names are refused",
+            ));
+        }
+        (None, Place::Unix(_)) => {
+            "http://localhost".parse().map_err(|_| Failure::error("the address is no part of a URL"))?
+        }
+    };
+    Ok(Origins::new(public, local))
+}

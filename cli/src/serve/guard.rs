@@ -1,0 +1,79 @@
+//! What is refused before anything is looked at: requests for other hosts, and of foreign pages.
+//!
+//! A page that someone visits can send requests to a host on loopback, and can make a name of its own resolve to it. Both are
+//! seen here: the `Host` must be one of ours, and so must the `Origin` where a browser sends one.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use url::Url;
+
+use super::{Kind, Problem, Shared};
+
+/// The origins that are this host's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Origins {
+    /// As browsers and clients are told; no path.
+    public: Url,
+    /// `host` or `host:port`, lower case.
+    hosts: Vec<String>,
+}
+
+impl Origins {
+    /// The public address, and others under which the same host may be called.
+    pub(crate) fn new(public: Url, others: impl IntoIterator<Item = String>) -> Self {
+        let mut hosts: Vec<String> = authority(&public).into_iter().collect();
+        hosts.extend(others.into_iter().map(|host| host.to_ascii_lowercase()));
+        Self { public, hosts }
+    }
+
+    /// The address of a path, for someone else to open.
+    pub(crate) fn url(&self, path: &str) -> Url {
+        let mut url = self.public.clone();
+        url.set_path(path);
+        url
+    }
+
+    /// Scheme, host and port.
+    pub(crate) fn origin(&self) -> String {
+        self.public.origin().ascii_serialization()
+    }
+
+    fn is_own_host(&self, value: &HeaderValue) -> bool {
+        value.to_str().is_ok_and(|host| self.hosts.contains(&host.to_ascii_lowercase()))
+    }
+
+    fn is_own_origin(&self, value: &HeaderValue) -> bool {
+        let Some(url) = value.to_str().ok().and_then(|text| text.parse::<Url>().ok()) else { return false };
+        url.origin() == self.public.origin()
+            || (url.scheme() == self.public.scheme() && authority(&url).is_some_and(|host| self.hosts.contains(&host)))
+    }
+}
+
+fn authority(url: &Url) -> Option<String> {
+    let host = url.host_str()?.to_ascii_lowercase();
+    Some(match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host,
+    })
+}
+
+/// Lets a request through that is for this host, and of its own pages or of no page.
+pub(super) async fn check(State(app): State<Shared>, request: Request, next: Next) -> Result<Response, Problem> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err(Problem::new(Kind::BadRequest, "a request names its host once"));
+    };
+    if !app.origins.is_own_host(host) {
+        return Err(Problem::new(
+            Kind::Forbidden,
+            "this host is not called by that name; the operator names it with `serve --public-url`",
+        ));
+    }
+    if headers.get_all(header::ORIGIN).iter().any(|origin| !app.origins.is_own_origin(origin)) {
+        return Err(Problem::new(Kind::Forbidden, "pages of other sites may not call this host"));
+    }
+    Ok(next.run(request).await)
+}

@@ -1,0 +1,46 @@
+//! `clawcoil serve`: the host for programs and browsers, over HTTP.
+//!
+//! ```text
+//! connection → guard (Host, Origin, size) → route → Bearer (who calls) → handler → Host
+//! ```
+//!
+//! Each surface is a router of its own over one [`App`]: the API ([`crate::api`]) is for programs. Nothing is anonymous but
+//! health, and what a browser needs to sign in.
+
+mod auth;
+mod guard;
+mod listen;
+mod problem;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use clawcoil::host::Host;
+
+pub(crate) use auth::Bearer;
+pub(crate) use guard::Origins;
+pub(crate) use listen::{Listening, Place};
+pub(crate) use problem::{Kind, Problem};
+
+/// What all handlers share.
+pub(crate) struct App {
+    pub(crate) host: Arc<Host>,
+    /// How browsers and clients reach this host.
+    pub(crate) origins: Origins,
+}
+
+/// What handlers get as their state.
+pub(crate) type Shared = Arc<App>;
+
+/// Everything that is served.
+pub(crate) fn router(app: Shared) -> Router {
+    Router::new()
+        .merge(crate::api::router())
+        .fallback(async || Problem::new(Kind::NotFound, "nothing is served at this address"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(Kind::MethodNotAllowed, "this resource doesn't know the method")
+        })
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
+        .with_state(app)
+}
