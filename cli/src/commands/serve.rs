@@ -12,7 +12,7 @@ use url::Url;
 use super::agent;
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::serve::{self, App, Listening, Origins, Place};
+use crate::serve::{self, App, Changes, Listening, Origins, Place};
 use crate::settings::Settings;
 
 /// Serve skills to programs over HTTP
@@ -44,8 +44,9 @@ impl Serve {
             .map_err(|error| Failure::error(format!("{} can't be listened at: {error}", self.listen)))?;
         let place = listening.place(&self.listen).map_err(|error| Failure::error(error.to_string()))?;
         let origins = origins(self.public_url, &place)?;
-        let app = Arc::new(App { host: Arc::clone(&host), origins });
+        let app = Arc::new(App { host: Arc::clone(&host), origins, changes: Changes::new() });
         let _schedule = host.start_schedule();
+        let watching = app.changes.watch(Arc::clone(&host));
         let object = json!({ "listening": place.to_string(), "public_url": app.origins.origin() });
         output.answer(object, || format!("ClawCoil listens at {place}. Ctrl-C stops it."))?;
         let (terminate, interrupt) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
@@ -56,10 +57,9 @@ impl Serve {
                 _ = interrupt.recv() => {}
             }
         };
-        listening
-            .serve(serve::router(app), stop)
-            .await
-            .map_err(|error| Failure::error(format!("the server ended badly: {error}")))
+        let served = listening.serve(serve::router(app), stop).await;
+        watching.abort();
+        served.map_err(|error| Failure::error(format!("the server ended badly: {error}")))
     }
 }
 

@@ -11,6 +11,7 @@ mod auth;
 mod guard;
 mod listen;
 mod problem;
+mod watch;
 
 use std::sync::Arc;
 
@@ -22,12 +23,15 @@ pub(crate) use auth::Bearer;
 pub(crate) use guard::Origins;
 pub(crate) use listen::{Listening, Place};
 pub(crate) use problem::{Kind, Problem};
+pub(crate) use watch::{Change, Changes};
 
 /// What all handlers share.
 pub(crate) struct App {
     pub(crate) host: Arc<Host>,
     /// How browsers and clients reach this host.
     pub(crate) origins: Origins,
+    /// Tells what has changed.
+    pub(crate) changes: Changes,
 }
 
 /// What handlers get as their state.

@@ -1,0 +1,116 @@
+//! Noticing what changes beside a running server: by this process, by a command, by an editor.
+//!
+//! Everything that a server shows or keeps ready follows from the vault, the permissions and the installed skills. A change of
+//! the permissions comes into force by itself, all or nothing: with an error in them, the policy before stays.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clawcoil::host::{Home, Host, ReloadError};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+/// How often is looked.
+const EVERY: Duration = Duration::from_millis(250);
+/// A listener that is slower than this many changes looks at everything anew.
+const BACKLOG: usize = 64;
+
+/// What has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Connections, or what else is in the vault.
+    Vault,
+    /// The policy in force.
+    Policy,
+    /// Installed skills.
+    Skills,
+}
+
+/// Tells of changes. Clones share everything.
+#[derive(Debug, Clone)]
+pub(crate) struct Changes(broadcast::Sender<Change>);
+
+impl Changes {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::channel(BACKLOG).0)
+    }
+
+    /// What changes from now on. `Lagged` means: look at everything.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Change> {
+        self.0.subscribe()
+    }
+
+    /// Looks for changes until the handle is aborted.
+    pub(crate) fn watch(&self, host: Arc<Host>) -> JoinHandle<()> {
+        let sender = self.0.clone();
+        tokio::spawn(async move {
+            let mut before = Seen::of(&host);
+            loop {
+                tokio::time::sleep(EVERY).await;
+                let now = Seen::of(&host);
+                let tell = |change| {
+                    // Nobody listens: nobody has to be told.
+                    let _ = sender.send(change);
+                };
+                if now.policy != before.policy {
+                    match host.reload_policy() {
+                        Ok(hash) => {
+                            tracing::info!(%hash, "the permissions have changed and are in force");
+                            tell(Change::Policy);
+                        }
+                        Err(ReloadError::Permissions(errors)) => {
+                            tracing::error!("the permissions have errors; those before stay in force\n{errors}");
+                        }
+                        Err(error @ ReloadError::Audit(_)) => {
+                            tracing::error!("{error}");
+                            tell(Change::Policy);
+                        }
+                    }
+                }
+                if now.skills != before.skills {
+                    tell(Change::Skills);
+                }
+                if now.epoch != before.epoch {
+                    tell(Change::Vault);
+                }
+                before = now;
+            }
+        })
+    }
+}
+
+/// What can be told of the files without reading them.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    epoch: Option<u64>,
+    policy: Vec<Stamp>,
+    skills: Vec<Stamp>,
+}
+
+type Stamp = (PathBuf, Option<SystemTime>, u64);
+
+impl Seen {
+    fn of(host: &Host) -> Self {
+        let home: &Home = host.home();
+        let mut policy = vec![stamp(home.permissions())];
+        policy.extend(folder(home.permissions_folder()));
+        let mut skills = folder(home.skills());
+        let files: Vec<Stamp> = skills.iter().flat_map(|(path, ..)| folder(path.clone())).collect();
+        skills.extend(files);
+        Self { epoch: host.vault().epoch().ok(), policy, skills }
+    }
+}
+
+fn folder(path: PathBuf) -> Vec<Stamp> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let mut stamps: Vec<Stamp> = entries.map(|entry| stamp(entry.path())).collect();
+    stamps.sort();
+    stamps
+}
+
+fn stamp(path: PathBuf) -> Stamp {
+    let metadata = std::fs::metadata(&path).ok();
+    let changed = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+    (path, changed, metadata.map_or(0, |metadata| metadata.len()))
+}
