@@ -4,6 +4,7 @@
 //! of a caller. Most credentials are for one user. One that may `act-as` names the user with each request, within a pattern, and
 //! can do nothing but invoke skills: whoever holds it can't connect accounts in other people's names or change anything.
 
+mod jwt;
 mod token;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,9 @@ use std::str::FromStr;
 
 use clawcoil::id::{Caller, ClientName, UserId};
 use clawcoil::policy::Pattern;
+use url::Url;
 
+pub(crate) use jwt::{JwtError, Keys};
 pub(crate) use token::{CallerToken, NewToken, Tokens};
 
 /// What a credential is for.
@@ -66,6 +69,45 @@ pub(crate) enum Subject {
     ActAs(Pattern),
     /// Nobody: an operator's credential.
     Nobody,
+}
+
+/// An issuer of JWTs.
+#[derive(Debug, Clone)]
+pub(crate) struct IdentityProvider {
+    /// Its issuer identifier, compared as it stands (RFC 8414 section 2).
+    pub(crate) issuer: String,
+    /// What `aud` must contain.
+    pub(crate) audience: String,
+    /// Which claim is the user.
+    pub(crate) user_claim: String,
+    /// Which program calls.
+    pub(crate) client: ClientFrom,
+    /// What its JWTs may do.
+    pub(crate) scopes: BTreeSet<Scope>,
+    /// Where its keys are; otherwise found by its metadata.
+    pub(crate) jwks_uri: Option<Url>,
+}
+
+/// Where the name of the calling program comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ClientFrom {
+    /// It is this one.
+    Fixed(ClientName),
+    /// It stands in this claim.
+    Claim(String),
+}
+
+/// A program at the Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Whose processes.
+    pub(crate) uid: u32,
+    /// The program they are.
+    pub(crate) client: ClientName,
+    /// For whom they call.
+    pub(crate) subject: Subject,
+    /// What they may do.
+    pub(crate) scopes: BTreeSet<Scope>,
 }
 
 /// A caller that has proven who it is.

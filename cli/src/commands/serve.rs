@@ -1,5 +1,6 @@
 //! `clawcoil serve`
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use clap::Args;
@@ -10,10 +11,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use super::agent;
+use crate::callers::Keys;
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::serve::{self, App, Changes, Listening, Origins, Place};
+use crate::serve::config::is_origin;
+use crate::serve::{self, App, Changes, Config, Listening, Origins, Place, Rates};
 use crate::settings::Settings;
+
+/// Where it listens if nobody says otherwise.
+const DEFAULT: Place = Place::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8418));
 
 /// Serve skills to programs over HTTP
 ///
@@ -26,8 +32,10 @@ Examples:
   clawcoil serve --public-url https://skills.example.com    behind a proxy that ends TLS")]
 pub(crate) struct Serve {
     /// Where to listen: an address and a port, or unix: and a file
-    #[arg(long, value_name = "PLACE", default_value = "127.0.0.1:8418")]
-    listen: Place,
+    ///
+    /// Default: `listen` of serve.toml, or 127.0.0.1:8418.
+    #[arg(long, value_name = "PLACE")]
+    listen: Option<Place>,
 
     /// How browsers and programs reach it; default: where it listens
     #[arg(long, value_name = "URL")]
@@ -37,14 +45,23 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
         let home = agent::existing_home(settings)?;
+        let config = Config::of(&home)?;
         let host = Arc::new(Host::builder(home).runtime(runtime::Settings::default()).open().await?);
         agent::opened(settings, &host);
-        let listening = Listening::at(&self.listen)
-            .await
-            .map_err(|error| Failure::error(format!("{} can't be listened at: {error}", self.listen)))?;
-        let place = listening.place(&self.listen).map_err(|error| Failure::error(error.to_string()))?;
-        let origins = origins(self.public_url, &place)?;
-        let app = Arc::new(App { host: Arc::clone(&host), origins, changes: Changes::new() });
+        let asked = self.listen.or_else(|| config.listen.clone()).unwrap_or(DEFAULT);
+        let listening = Listening::at(&asked).await.map_err(|error| {
+            Failure::error(format!("{asked} can't be listened at: {error}; choose another place with --listen"))
+        })?;
+        let place = listening.place(&asked).map_err(|error| Failure::error(error.to_string()))?;
+        let origins = origins(self.public_url.or_else(|| config.public_url.clone()), &place)?;
+        let app = Arc::new(App {
+            host: Arc::clone(&host),
+            origins,
+            rates: Rates::new(config.limits),
+            config,
+            keys: Keys::default(),
+            changes: Changes::new(),
+        });
         let _schedule = host.start_schedule();
         let watching = app.changes.watch(Arc::clone(&host));
         let object = json!({ "listening": place.to_string(), "public_url": app.origins.origin() });
@@ -74,7 +91,7 @@ fn origins(public: Option<Url>, place: &Place) -> Result<Origins, Failure> {
         Place::Unix(_) => vec!["localhost".to_owned()],
     };
     let public = match (public, place) {
-        (Some(url), _) if matches!(url.scheme(), "http" | "https") && url.path() == "/" => url,
+        (Some(url), _) if is_origin(&url) => url,
         (Some(url), _) => {
             return Err(Failure::usage(format!("{url} can't be the public address: write http(s)://host[:port]")));
         }

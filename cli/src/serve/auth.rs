@@ -1,17 +1,19 @@
 //! The credential of a request.
 
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use clawcoil::id::{Caller, UserId};
 
-use super::{Kind, Problem, Shared};
-use crate::callers::{Authenticated, Scope, Tokens};
+use super::listen::PeerUid;
+use super::{App, Kind, Problem, Shared};
+use crate::callers::{Authenticated, JwtError, Scope, Tokens};
 
 /// In which header a client that may act for others names the user.
 pub(crate) const USER: &str = "clawcoil-user";
 
-/// Who calls, by the bearer token of the request (RFC 6750 section 2.1).
+/// Who calls: by the bearer token of the request (RFC 6750 section 2.1), or by whose process it is that called at the Unix socket.
+#[derive(Debug, Clone)]
 pub(crate) struct Bearer {
     authenticated: Authenticated,
     named: Option<UserId>,
@@ -34,21 +36,28 @@ impl Bearer {
     pub(crate) fn authenticated(&self) -> &Authenticated {
         &self.authenticated
     }
-}
 
-impl FromRequestParts<Shared> for Bearer {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
-        let token = bearer(&parts.headers)?;
-        let unknown = || {
-            Problem::new(
-                Kind::Unauthenticated,
-                "the bearer token is not known: it expired, was revoked, or never was one",
-            )
-            .with_header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")
+    async fn read(parts: &Parts, app: &App) -> Result<Self, Problem> {
+        let authenticated = match (bearer(&parts.headers)?, parts.extensions.get::<ConnectInfo<PeerUid>>()) {
+            (Some(token), _) => by_token(app, token).await?,
+            (None, Some(ConnectInfo(peer))) => {
+                let peer = app.config.peers.iter().find(|known| known.uid == peer.0).ok_or_else(|| {
+                    let detail = format!(
+                        "processes of user {} are not known here: name them under [[unix]] in serve.toml, or send a token",
+                        peer.0
+                    );
+                    Problem::new(Kind::Unauthenticated, detail)
+                })?;
+                Authenticated {
+                    credential: format!("unix:{}", peer.uid),
+                    client: peer.client.clone(),
+                    subject: peer.subject.clone(),
+                    scopes: peer.scopes.clone(),
+                }
+            }
+            (None, None) => return Err(missing()),
         };
-        let authenticated = Tokens::of(&app.host).authenticate(token)?.ok_or_else(unknown)?;
+        app.rates.check(&authenticated.credential)?;
         let named = match parts.headers.get(USER).map(|value| value.to_str().map(str::parse)) {
             None => None,
             Some(Ok(Ok(user))) => Some(user),
@@ -58,11 +67,46 @@ impl FromRequestParts<Shared> for Bearer {
     }
 }
 
-/// The one bearer token of a request.
-fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+impl FromRequestParts<Shared> for Bearer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        Self::read(parts, app).await
+    }
+}
+
+async fn by_token(app: &App, token: &str) -> Result<Authenticated, Problem> {
+    let refused = |detail: String| {
+        Problem::new(Kind::Unauthenticated, detail)
+            .with_header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")
+    };
+    if let Some(authenticated) = Tokens::of(&app.host).authenticate(token)? {
+        return Ok(authenticated);
+    }
+    match app.keys.authenticate(&app.host, &app.config.identity_providers, token).await {
+        Ok(Some(authenticated)) => Ok(authenticated),
+        Ok(None) => Err(refused("the token is not known: it expired, was revoked, or never was one".to_owned())),
+        Err(error @ JwtError::Invalid(_)) => Err(refused(error.to_string())),
+        Err(error @ JwtError::Unavailable { .. }) => {
+            tracing::warn!("{error}");
+            let detail = "the identity provider can't be asked for its keys at present";
+            Err(Problem::new(Kind::Unavailable, detail).retry_after(std::time::Duration::from_secs(30)))
+        }
+    }
+}
+
+fn missing() -> Problem {
+    Problem::new(Kind::Unauthenticated, "send `Authorization: Bearer …` with a token of this host")
+}
+
+/// The one bearer token of a request, if it has a credential at all.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let missing = || Problem::new(Kind::Unauthenticated, "send `Authorization: Bearer …` with a token of this host");
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(missing()) };
+    let value = match (values.next(), values.next()) {
+        (None, _) => return Ok(None),
+        (Some(value), None) => value,
+        (Some(_), Some(_)) => return Err(missing()),
+    };
     let (scheme, token) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(missing)?;
-    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
+    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(Some(token)) } else { Err(missing()) }
 }

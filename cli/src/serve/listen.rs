@@ -7,7 +7,20 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use axum::Router;
-use tokio::net::{TcpListener, UnixListener};
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+/// Whose process is at the other end of a Unix socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeerUid(pub(super) u32);
+
+impl Connected<IncomingStream<'_, UnixListener>> for PeerUid {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        // A process whose owner the system doesn't tell is nobody's.
+        Self(stream.io().peer_cred().map_or(u32::MAX, |peer| peer.uid()))
+    }
+}
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +63,19 @@ impl Listening {
     pub(crate) async fn at(place: &Place) -> io::Result<Self> {
         match place {
             Place::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
-            Place::Unix(path) => UnixListener::bind(path).map(Self::Unix),
+            Place::Unix(path) => {
+                match UnixListener::bind(path) {
+                    // What a server left that was killed is in the way; one that lives is not disturbed.
+                    Err(error)
+                        if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).await.is_err() =>
+                    {
+                        std::fs::remove_file(path)?;
+                        UnixListener::bind(path)
+                    }
+                    bound => bound,
+                }
+                .map(Self::Unix)
+            }
         }
     }
 
@@ -66,7 +91,16 @@ impl Listening {
     pub(crate) async fn serve(self, app: Router, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
         match self {
             Self::Tcp(listener) => axum::serve(listener, app).with_graceful_shutdown(stop).await,
-            Self::Unix(listener) => axum::serve(listener, app).with_graceful_shutdown(stop).await,
+            Self::Unix(listener) => {
+                let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
+                let app = app.into_make_service_with_connect_info::<PeerUid>();
+                let served = axum::serve(listener, app).with_graceful_shutdown(stop).await;
+                if let Some(path) = path {
+                    // Whoever starts next removes what is left of it.
+                    let _ = std::fs::remove_file(path);
+                }
+                served
+            }
         }
     }
 }

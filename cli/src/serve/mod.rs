@@ -8,9 +8,11 @@
 //! health, and what a browser needs to sign in.
 
 mod auth;
+pub(crate) mod config;
 mod guard;
 mod listen;
 mod problem;
+mod rates;
 mod watch;
 
 use std::sync::Arc;
@@ -19,10 +21,14 @@ use axum::Router;
 use axum::middleware;
 use clawcoil::host::Host;
 
+use crate::callers::Keys;
+
 pub(crate) use auth::Bearer;
+pub(crate) use config::Config;
 pub(crate) use guard::Origins;
 pub(crate) use listen::{Listening, Place};
 pub(crate) use problem::{Kind, Problem};
+pub(crate) use rates::Rates;
 pub(crate) use watch::{Change, Changes};
 
 /// What all handlers share.
@@ -30,6 +36,12 @@ pub(crate) struct App {
     pub(crate) host: Arc<Host>,
     /// How browsers and clients reach this host.
     pub(crate) origins: Origins,
+    /// What the operator said of serving.
+    pub(crate) config: Config,
+    /// The keys of identity providers.
+    pub(crate) keys: Keys,
+    /// How often callers may ask.
+    pub(crate) rates: Rates,
     /// Tells what has changed.
     pub(crate) changes: Changes,
 }

@@ -232,7 +232,7 @@ impl HostBuilder {
         let connector = Connector::new(parts);
         let egress = Arc::new(Egress::new(
             broker.clone(),
-            net,
+            Arc::clone(&net),
             Arc::clone(&catalogue),
             Arc::clone(&policy),
             Arc::clone(&audit),
@@ -248,6 +248,7 @@ impl HostBuilder {
             broker,
             connector,
             egress,
+            net,
             audit,
             registry,
             clock,

@@ -32,6 +32,7 @@ use crate::connect::Connector;
 use crate::diagnostic::Diagnostics;
 use crate::egress::Egress;
 use crate::id::{Caller, Digest, SkillName};
+use crate::net::{AddressRules, Endpoint, FetchLimits, Net, NetError};
 use crate::policy::{Effective, Manifest, Permissions, Policy, Skill};
 use crate::provider::Catalogue;
 use crate::registry::{Registry, Stamp};
@@ -55,6 +56,7 @@ pub struct Host {
     broker: Broker,
     connector: Connector,
     egress: Arc<Egress>,
+    net: Arc<Net>,
     audit: Arc<AuditLog>,
     registry: Registry,
     clock: Arc<dyn Clock>,
@@ -135,6 +137,23 @@ impl Host {
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
+    }
+
+    /// Reads what stands at an address that the operator wrote, or that follows from one: through the same dialer as all else,
+    /// with the same rules about addresses.
+    ///
+    /// An address within the operator's own network is admitted only if it has the origin of `written`, which the operator wrote
+    /// as such. No redirect is followed.
+    pub async fn fetch(
+        &self,
+        request: http::Request<bytes::Bytes>,
+        written: Option<&Endpoint>,
+    ) -> Result<http::Response<bytes::Bytes>, NetError> {
+        let mut rules = AddressRules { private: self.policy().network().private.clone(), ..AddressRules::default() };
+        if let Some(written) = written {
+            rules.admit(written);
+        }
+        self.net.fetch(request, &rules, &FetchLimits::default()).await
     }
 
     /// Starts refreshing tokens before they expire, until the value is dropped.

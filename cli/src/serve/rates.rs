@@ -1,0 +1,47 @@
+//! How often a caller may ask.
+
+use std::num::NonZeroU32;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use super::config::Limits;
+use super::{Kind, Problem};
+
+/// So many credentials are kept apart; beyond that, those that have been quiet are forgotten.
+const KEPT: usize = 10_000;
+
+/// One allowance for each credential.
+pub(crate) struct Rates(DefaultKeyedRateLimiter<String>);
+
+impl Rates {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let requests = NonZeroU32::new(limits.requests_per_minute).unwrap_or(NonZeroU32::MIN);
+        Self(RateLimiter::keyed(Quota::per_minute(requests)))
+    }
+
+    /// Counts a request.
+    pub(crate) fn check(&self, credential: &str) -> Result<(), Problem> {
+        if self.0.len() > KEPT {
+            self.0.retain_recent();
+        }
+        self.0.check_key(&credential.to_owned()).map_err(|not_until| {
+            let wait = not_until.wait_time_from(DefaultClock::default().now());
+            Problem::new(Kind::TooMany, "this credential asks too often; the operator sets how often it may")
+                .retry_after(wait)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_that_asks_too_often_is_told_to_wait_and_others_are_not() {
+        let rates = Rates::new(Limits { requests_per_minute: 2 });
+        assert!(rates.check("one").is_ok() && rates.check("one").is_ok());
+        assert_eq!(rates.check("one").unwrap_err().kind(), Kind::TooMany);
+        assert!(rates.check("two").is_ok());
+    }
+}
