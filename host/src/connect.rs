@@ -70,9 +70,6 @@ pub enum ConnectError {
     /// The vault said no.
     #[error("the vault could not keep the connection")]
     Vault(#[from] VaultError),
-    /// Nothing is confirmed without its entry in the audit log.
-    #[error("the audit log can't be written, so the connection was not confirmed")]
-    Audit(#[from] AuditError),
     /// It was done, and the audit log does not tell.
     #[error(
         "this is done, but its entry is missing in the audit log, which can't be written; until it can, no token is used"
@@ -219,10 +216,12 @@ impl Connector {
 
     /// The owner has seen which account was connected and wants it: its tokens may be used from now on.
     pub async fn confirm(&self, id: ConnectionId) -> Result<Arc<Connection>, ConnectError> {
-        let known = self.0.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))?;
-        self.note(EventKind::Confirmed, &known)?;
+        let gone = || ConnectError::UnknownConnection(id);
+        self.0.vault.connection(id)?.ok_or_else(gone)?;
         self.0.vault.confirm(id).await?;
-        self.0.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))
+        let connection = self.0.vault.connection(id)?.ok_or_else(gone)?;
+        self.note(EventKind::Confirmed, &connection).map_err(ConnectError::Unrecorded)?;
+        Ok(connection)
     }
 
     /// Connects the agent itself by client credentials (RFC 6749 section 4.4). Nobody has to consent.

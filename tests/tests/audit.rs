@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use clawcoil::audit::{Fault, FileSink, FirstBad, Sink, VerifyError, verify};
+use clawcoil::audit::{self, Entry, EventKind, Fault, FileSink, Filter, FirstBad, Sink, VerifyError, verify};
+use clawcoil::clock::{Clock as _, SystemClock};
 use clawcoil::connect::ConnectError;
 use clawcoil::host::{Host, InvokeError, Outcome, ReloadError};
-use clawcoil::id::Caller;
+use clawcoil::id::{Caller, ConnectionId, Owner};
 use clawcoil::runtime::End;
-use clawcoil::secret::{ClientSecret, Key};
-use clawcoil::vault::ClientRegistration;
+use clawcoil::secret::{AccessToken, ClientSecret, Key, RefreshToken};
+use clawcoil::vault::{ClientRegistration, Kind, NewConnection, State, TokenSet};
 use clawcoil_tests::{GuestAgent, Upstream};
 use serde_json::{Value, json};
 
@@ -174,13 +175,75 @@ async fn permissions_with_errors_leave_the_policy_before_in_force() {
     assert!(matches!(fetch(&agent.host).await.unwrap(), End::Value(_)));
 }
 
+/// Stores the operator's client, with which tokens are ended.
+async fn with_client(agent: &GuestAgent) {
+    let client_secret = Some(ClientSecret::new("secret".to_owned()));
+    let registration = ClientRegistration { client_id: "known".to_owned(), client_secret };
+    agent.host.vault().put_client(&"github".parse().unwrap(), registration).await.unwrap();
+}
+
+/// A connection as it is after the consent and before its owner has seen whose account it is.
+async fn unconfirmed(host: &Host, token: &str, label: Option<&str>) -> ConnectionId {
+    let new = NewConnection {
+        owner: Owner::User("alice".parse().unwrap()),
+        provider: "github".parse().unwrap(),
+        account: "default".parse().unwrap(),
+        kind: Kind::AuthorizationCode,
+        scopes: BTreeSet::from(["repo".parse().unwrap()]),
+    };
+    let tokens = TokenSet {
+        access: AccessToken::new(format!("{token}-access")),
+        refresh: Some(RefreshToken::new(token.to_owned())),
+        token_type: "Bearer".to_owned(),
+        expires_in: None,
+        requested_at: SystemClock::new().now(),
+        scopes: None,
+        api_origin: None,
+        account_label: label.map(str::to_owned),
+        grant_ends_at: None,
+    };
+    host.vault().connect(new, tokens, false).await.unwrap().id
+}
+
+/// The entries of one kind.
+fn entries(host: &Host, kind: EventKind) -> Vec<Entry> {
+    let filter = Filter { kind: Some(kind), ..Filter::default() };
+    audit::read(&host.home().audit(), &host.vault().audit_key(), &filter).unwrap()
+}
+
+#[tokio::test]
+async fn what_the_vault_does_not_confirm_is_not_called_confirmed() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let id = unconfirmed(&agent.host, "new", None).await;
+    let sql = rusqlite::Connection::open(agent.host.home().database()).unwrap();
+    sql.execute("UPDATE connections SET access = zeroblob(64) WHERE state = 'unconfirmed'", []).unwrap();
+    let refused = agent.host.connector().confirm(id).await;
+    assert!(matches!(refused, Err(ConnectError::Vault(_))), "{refused:?}");
+    assert!(entries(&agent.host, EventKind::Confirmed).is_empty());
+}
+
+#[tokio::test]
+async fn an_account_is_confirmed_although_the_log_takes_no_entry_and_no_token_is_used_until_it_does() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let (host, closed) = with_valve(&agent).await;
+    let id = unconfirmed(&host, "new", None).await;
+    closed.store(true, Ordering::SeqCst);
+    let done = host.connector().confirm(id).await;
+    assert!(matches!(done, Err(ConnectError::Unrecorded(_))), "{done:?}");
+    assert_eq!(host.vault().connection(id).unwrap().unwrap().state, State::Active);
+    words(fetch(&host).await.unwrap());
+    assert!(server.requests().is_empty(), "a request went out unrecorded");
+    closed.store(false, Ordering::SeqCst);
+    assert!(matches!(fetch(&host).await.unwrap(), End::Value(_)));
+}
+
 #[tokio::test]
 async fn an_account_is_disconnected_and_revoked_although_the_log_takes_no_entry() {
     let server = Upstream::plain().await;
     let agent = agent("probe", "inject", &server).await;
-    let client_secret = Some(ClientSecret::new("secret".to_owned()));
-    let registration = ClientRegistration { client_id: "known".to_owned(), client_secret };
-    agent.host.vault().put_client(&"github".parse().unwrap(), registration).await.unwrap();
+    with_client(&agent).await;
     let (host, closed) = with_valve(&agent).await;
     closed.store(true, Ordering::SeqCst);
     let id = host.vault().connections(None).unwrap()[0].id;
