@@ -142,7 +142,7 @@ impl Agent {
         let answer = Browser::new().consent(started.url, user, &back).await;
         let query = answer.query().unwrap_or_default();
         let connection = connector.callback(&owner, query).await.unwrap_or_else(|error| panic!("{error:?}"));
-        connector.confirm(connection.id).await.unwrap_or_else(|error| panic!("{error}"))
+        connector.confirm(connection.id).await.unwrap_or_else(|error| panic!("{error}")).connection
     }
 
     /// Stores a credential that was got by hand.

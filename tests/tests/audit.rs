@@ -18,7 +18,7 @@ use clawcoil::id::{Caller, ConnectionId, Owner};
 use clawcoil::runtime::End;
 use clawcoil::secret::{AccessToken, ClientSecret, Key, RefreshToken};
 use clawcoil::vault::{ClientRegistration, Kind, NewConnection, State, TokenSet};
-use clawcoil_tests::{GuestAgent, Upstream};
+use clawcoil_tests::{GuestAgent, Seen, Upstream};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "audited-canary-51xQ-token";
@@ -205,10 +205,52 @@ async fn unconfirmed(host: &Host, token: &str, label: Option<&str>) -> Connectio
     host.vault().connect(new, tokens, false).await.unwrap().id
 }
 
+/// Which tokens the server was asked to end.
+fn ended(server: &Upstream) -> Vec<String> {
+    let of = |request: Seen| {
+        let form: Vec<_> = url::form_urlencoded::parse(&request.body).into_owned().collect();
+        form.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token)
+    };
+    server.requests().into_iter().filter(|request| request.path == "/revoke").filter_map(of).collect()
+}
+
 /// The entries of one kind.
 fn entries(host: &Host, kind: EventKind) -> Vec<Entry> {
     let filter = Filter { kind: Some(kind), ..Filter::default() };
     audit::read(&host.home().audit(), &host.vault().audit_key(), &filter).unwrap()
+}
+
+#[tokio::test]
+async fn another_account_that_is_replaced_at_its_confirmation_is_ended_at_its_provider() {
+    for (before, after, ends) in [
+        (Some("octocat"), Some("hubot"), true),
+        // Ending the old tokens of the same account could end the new ones.
+        (Some("octocat"), Some("octocat"), false),
+        (None, Some("hubot"), false),
+        (Some("octocat"), None, false),
+    ] {
+        let server = Upstream::plain().await;
+        let agent = agent("probe", "inject", &server).await;
+        with_client(&agent).await;
+        let connector = agent.host.connector();
+        let first = unconfirmed(&agent.host, "first", before).await;
+        // What it takes the place of is a key, of which nobody knows whose it is.
+        assert!(connector.confirm(first).await.unwrap().replaced.is_empty());
+        let second = unconfirmed(&agent.host, "second", after).await;
+        assert_eq!(ended(&server), [""; 0], "an account that works on was ended");
+        let confirmed = connector.confirm(second).await.unwrap();
+        assert_eq!(confirmed.connection.id, second);
+        let told: Vec<_> = confirmed.replaced.iter().map(|gone| (gone.connection.id, &gone.revoked)).collect();
+        if ends {
+            assert!(matches!(told[..], [(id, Some(Ok(())))] if id == first), "{told:?}");
+            assert_eq!(ended(&server), ["first"]);
+        } else {
+            assert!(told.is_empty(), "{told:?}");
+            assert_eq!(ended(&server), [""; 0], "{before:?} {after:?}");
+        }
+        let gone = entries(&agent.host, EventKind::Disconnected);
+        assert_eq!(gone.last().unwrap().connection, Some(first.to_string()));
+    }
 }
 
 #[tokio::test]

@@ -197,7 +197,7 @@ impl Life {
             .finish();
         match connector.callback(&owner, &query).await {
             Ok(connection) => {
-                let confirmed = connector.confirm(connection.id).await.unwrap();
+                let confirmed = connector.confirm(connection.id).await.unwrap().connection;
                 writeln!(self.told, "{connection:?} {confirmed:?}").unwrap();
                 Some(confirmed)
             }
