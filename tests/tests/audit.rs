@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use clawcoil::audit::{self, Entry, EventKind, Fault, FileSink, Filter, FirstBad, Sink, VerifyError, verify};
 use clawcoil::clock::{Clock as _, SystemClock};
 use clawcoil::connect::ConnectError;
-use clawcoil::host::{Host, InvokeError, Outcome, ReloadError};
+use clawcoil::host::{Host, InvokeError, OpenError, Outcome, ReloadError};
 use clawcoil::id::{Caller, ConnectionId, Owner};
 use clawcoil::runtime::End;
 use clawcoil::secret::{AccessToken, ClientSecret, Key, RefreshToken};
@@ -279,6 +279,35 @@ async fn an_account_is_confirmed_although_the_log_takes_no_entry_and_no_token_is
     assert!(server.requests().is_empty(), "a request went out unrecorded");
     closed.store(false, Ordering::SeqCst);
     assert!(matches!(fetch(&host).await.unwrap(), End::Value(_)));
+}
+
+#[tokio::test]
+async fn an_account_is_disconnected_and_revoked_where_the_log_can_t_even_be_opened() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    with_client(&agent).await;
+    let home = agent.host.home().clone();
+    fs::rename(home.audit(), home.folder().join("elsewhere")).unwrap();
+    fs::write(home.audit(), "no folder").unwrap();
+    let refused = Host::builder(home.clone()).open().await.map(drop);
+    assert!(matches!(refused, Err(OpenError::Audit(_))), "{refused:?}");
+    let host = Host::builder(home).even_unrecorded().open().await.unwrap();
+    // It opens, and lets no token out.
+    let words = words(fetch(&host).await.unwrap());
+    assert!(words.contains("audit"), "{words}");
+    assert!(server.requests().is_empty(), "a request went out unrecorded");
+    let id = host.vault().connections(None).unwrap()[0].id;
+    let done = host.connector().disconnect(id).await;
+    let Err(ConnectError::Unrecorded(error)) = done else { panic!("{done:?}") };
+    let mut cause = std::error::Error::source(&error);
+    let mut told = error.to_string();
+    while let Some(error) = cause {
+        told = format!("{told}: {error}");
+        cause = error.source();
+    }
+    assert!(told.contains("/audit can't be used"), "{told}");
+    assert!(host.vault().connection(id).unwrap().is_none());
+    assert_eq!(ended(&server), [TOKEN]);
 }
 
 #[tokio::test]

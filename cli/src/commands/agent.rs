@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use clawcoil::audit::{AuditLog, Event, Opening};
 use clawcoil::clock::{Clock, SystemClock};
-use clawcoil::host::{Home, Host, OpenError};
+use clawcoil::host::{Home, Host, HostBuilder, OpenError};
 use clawcoil::id::{Caller, ClientName, UserId};
 use clawcoil::identity::{Identity, harden_process};
 use clawcoil::runtime::{self, EngineSettings};
@@ -43,19 +43,31 @@ pub(super) fn existing_home(settings: &Settings) -> Result<Home, Failure> {
 
 /// Opens the host for one command: a small engine, and nothing of this process for others to read.
 pub(super) async fn open(settings: &Settings) -> Result<Host, Failure> {
-    let host = open_at(existing_home(settings)?).await?;
+    Ok(opened(open_at(existing_home(settings)?).await?, settings))
+}
+
+/// Opens the host for taking access away, whatever became of its audit log.
+pub(super) async fn open_even_unrecorded(settings: &Settings) -> Result<Host, Failure> {
+    Ok(opened(builder(existing_home(settings)?).even_unrecorded().open().await?, settings))
+}
+
+fn opened(host: Host, settings: &Settings) -> Host {
     settings.brokers.lock().unwrap_or_else(PoisonError::into_inner).push(host.broker().clone());
     if let Err(error) = harden_process() {
         tracing::warn!("{error}");
     }
-    Ok(host)
+    host
 }
 
 /// Opens the host in this home.
 pub(super) async fn open_at(home: Home) -> Result<Host, Failure> {
+    Ok(builder(home).open().await?)
+}
+
+fn builder(home: Home) -> HostBuilder {
     let engine = EngineSettings { concurrent_calls: 16, warm_memory: 16 << 20 };
     let runtime = runtime::Settings { engine, ..runtime::Settings::default() };
-    Ok(Host::builder(home).runtime(runtime).open().await?)
+    Host::builder(home).runtime(runtime)
 }
 
 /// Opens the vault alone: for what must work even where the rest of the home is broken.

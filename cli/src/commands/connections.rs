@@ -89,7 +89,7 @@ async fn show(id: ConnectionId, settings: &Settings, output: &Output) -> Result<
 }
 
 async fn disconnect(id: ConnectionId, settings: &Settings, output: &Output) -> Result<(), Failure> {
-    let host = agent::open(settings).await?;
+    let host = agent::open_even_unrecorded(settings).await?;
     let progress = output.progress("ending the tokens at the provider");
     let gone = host.connector().disconnect(id).await?;
     drop(progress);
