@@ -22,6 +22,7 @@ mod further;
 pub mod headers;
 pub mod placeholder;
 pub mod redact;
+mod scan;
 mod send;
 pub mod slots;
 
