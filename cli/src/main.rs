@@ -29,9 +29,17 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(message) => {
-            // Help and version are no errors; everything else is a misuse. Nobody is left to tell if this fails.
+            // Nobody is left to tell if this fails.
             let _ = message.print();
-            return if message.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
+            // Help and version are no errors; everything else is a misuse.
+            if !message.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            // Where no arguments were understood, the words themselves say whether a program reads.
+            if std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json") {
+                output::misuse(&message);
+            }
+            return Code::Usage.into();
         }
     };
     let settings = cli.settings.resolve();

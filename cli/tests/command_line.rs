@@ -393,8 +393,49 @@ fn revoking_what_was_never_granted_is_an_error_that_names_what_was() {
     agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
     assert!(agent.fails(&["revoke", "gmail-snd", "--user", "alice"], 1).contains("gmail-send"));
     assert!(agent.fails(&["revoke", "gmail-send", "--user", "bob"], 1).contains("alice"));
+    let service = agent.fails(&["revoke", "gmail-send", "--user", "alice", "--service", "gmial"], 1);
+    assert!(service.contains("did you mean gmail?\nservices granted to it: gmail"), "{service}");
     agent.succeeds(&["skill", "remove", "gmail-send"]);
     agent.succeeds(&["revoke", "gmail-send", "--user", "alice"]);
+}
+
+#[test]
+fn access_that_a_revocation_can_not_take_away_is_an_error_with_the_lines_that_would() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    agent.succeeds(&["grant", "gmail-send", "--user", "bob"]);
+    let file = agent.folder().join("permissions.toml");
+    let everybody = std::fs::read_to_string(&file).unwrap().replace("\"bob\"", "\"*\"");
+    std::fs::write(&file, &everybody).unwrap();
+    let revoke = ["revoke", "gmail-send", "--user", "bob"];
+    let said = agent.fails(&revoke, 1);
+    assert!(said.contains("is still granted to bob, by ") && said.contains("permissions.toml:4; "), "{said}");
+    let answer = agent.json(&revoke, 1);
+    let lines = answer["error"]["forbid"].as_str().unwrap();
+    assert!(said.contains(lines), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), everybody);
+
+    std::fs::write(&file, format!("{everybody}\n{lines}")).unwrap();
+    assert!(agent.succeeds(&revoke).contains("forbids it"));
+    let denied = agent.succeeds(&["policy", "explain", "--skill", "gmail-send", "--user", "bob"]);
+    assert!(denied.contains("forbid"), "{denied}");
+    let misspelled = everybody.replace("gmail-send", "gmail-sent");
+    std::fs::write(&file, misspelled).unwrap();
+    let checked = agent.run(&["policy", "check"]);
+    let warning = text(&checked.stderr);
+    assert!(warning.contains("no skill `gmail-sent` is installed"), "{warning}");
+}
+
+#[test]
+fn arguments_that_are_not_understood_are_an_error_object_for_programs_too() {
+    let agent = Agent::without_home();
+    for words in [&["connections", "lsit"][..], &["grant"], &["connections", "show", "7"], &[]] {
+        let answer = agent.json(words, 2);
+        assert_eq!(answer["error"]["code"], "usage", "{words:?}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(!message.starts_with("error") && !message.contains("ConnectionId"), "{message}");
+    }
+    assert!(agent.run(&["grant"]).stdout.is_empty(), "people are told on stderr alone");
 }
 
 #[test]
