@@ -13,6 +13,11 @@ use crate::settings::Settings;
 
 /// The accounts that are connected
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil connections list --user alice                 what is connected, and its id
+  clawcoil connections show con_0123456789abcdef0123456789abcdef
+  clawcoil connections disconnect con_0123456789abcdef0123456789abcdef")]
 pub(crate) struct Connections {
     #[command(subcommand)]
     action: Action,
