@@ -7,6 +7,7 @@ mod output;
 mod sandbox;
 mod settings;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -46,7 +47,10 @@ fn main() -> ExitCode {
     let output = Output::new(&settings);
     if let Some(filter) = &settings.log {
         let filter = tracing_subscriber::EnvFilter::new(filter);
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        // What can't be logged because nobody reads it any more is no reason to fail.
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+        let colors = settings.color && std::io::stderr().is_terminal();
+        lines.with_ansi(colors).with_writer(std::io::stderr).init();
     }
     let done = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::error(format!("the program can't start its threads: {error}")))
