@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use clawcoil_canary as canary;
+
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::id::VaultId;
@@ -26,7 +28,9 @@ impl Files {
     /// Makes `NAME.crt` and `NAME.key`.
     fn generate(&self, name: &str) -> Identity {
         let (certificate, key) = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
-        Identity::generate(&certificate, &key, &SystemClock::new()).unwrap()
+        let identity = Identity::generate(&certificate, &key, &SystemClock::new()).unwrap();
+        canary::plant_key(&std::fs::read_to_string(key).unwrap());
+        identity
     }
 
     fn load(&self, certificate: &str, key: &str) -> Result<Identity, IdentityError> {
@@ -49,7 +53,9 @@ impl Files {
 }
 
 fn root() -> Key {
-    Key::fill_with(|key| SystemClock::new().fill_random(key))
+    let root = Key::fill_with(|key| SystemClock::new().fill_random(key));
+    canary::plant(canary::Kind::RootKey, root.expose());
+    root
 }
 
 async fn moves(from: &Identity, to: &Identity, vault: &VaultId) -> Result<bool, SealError> {
@@ -122,6 +128,7 @@ fn the_key_file_is_for_its_owner_only_and_nothing_is_overwritten() {
 #[test]
 fn a_recovery_copy_opens_with_its_key_and_for_its_vault_only() {
     let (recovery, key) = Recovery::generate();
+    canary::plant(canary::Kind::RecoveryKey, key.expose().as_bytes());
     let root = root();
     let copy = recovery.wrap(&VAULT, &root).unwrap().unwrap();
     let again: RecoveryKey = key.expose().parse().unwrap();

@@ -110,7 +110,9 @@ pub(super) struct Fake {
 }
 
 pub(super) fn token_of(owner: &Owner, generation: u64) -> String {
-    format!("canary-{owner}-{generation}/+secret")
+    let token = format!("canary-{owner}-{generation}/+secret");
+    clawcoil_canary::plant(clawcoil_canary::Kind::AccessToken, &token);
+    token
 }
 
 impl Fake {
