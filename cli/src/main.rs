@@ -10,6 +10,7 @@ mod sandbox;
 mod serve;
 mod settings;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -32,16 +33,27 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(message) => {
-            // Help and version are no errors; everything else is a misuse. Nobody is left to tell if this fails.
+            // Nobody is left to tell if this fails.
             let _ = message.print();
-            return if message.use_stderr() { Code::Usage.into() } else { ExitCode::SUCCESS };
+            // Help and version are no errors; everything else is a misuse.
+            if !message.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            // Where no arguments were understood, the words themselves say whether a program reads.
+            if std::env::args_os().skip(1).take_while(|word| word != "--").any(|word| word == "--json") {
+                output::misuse(&message);
+            }
+            return Code::Usage.into();
         }
     };
     let settings = cli.settings.resolve();
     let output = Output::new(&settings);
     if let Some(filter) = &settings.log {
         let filter = tracing_subscriber::EnvFilter::new(filter);
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        // What can't be logged because nobody reads it any more is no reason to fail.
+        let lines = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+        let colors = settings.color && std::io::stderr().is_terminal();
+        lines.with_ansi(colors).with_writer(std::io::stderr).init();
     }
     let done = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::error(format!("the program can't start its threads: {error}")))

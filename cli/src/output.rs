@@ -163,6 +163,14 @@ fn document(object: Value) -> Result<(), Failure> {
     write(&format!("{:#}", Value::Object(document)))
 }
 
+/// For programs: that the arguments were not understood, which people were told already.
+pub(crate) fn misuse(error: &clap::Error) {
+    let text = error.render().to_string();
+    let failure = Failure::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    // stdout may be what failed; there is nobody left to tell.
+    let _ = document(json!({ "error": failure.to_json() }));
+}
+
 /// A line on stderr. Nobody is left to tell if stderr is closed.
 fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -5,7 +5,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::Receiver;
 
+use clawcoil_canary as canary;
 use serde_json::Value;
 
 const MAIL: [&str; 5] = ["gmail-send", "send", "to=grace@sandbox.example", "subject=Hello", "body=How are you?"];
@@ -21,6 +23,7 @@ impl Agent {
     fn new() -> Self {
         let agent = Self::without_home();
         agent.succeeds(&["init", "--no-recovery"]);
+        canary::plant_key(&std::fs::read_to_string(agent.folder().join("identity.key")).unwrap());
         agent
     }
 
@@ -32,11 +35,15 @@ impl Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clawcoil"));
         command.arg("--home").arg(self.folder()).args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if canary::is_on() {
+            // All of it, to be searched; the tests look at what is said without it.
+            command.env("RUST_LOG", canary::FILTER);
+        }
         command
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
+        said(self.command(arguments).output().unwrap())
     }
 
     fn succeeds(&self, arguments: &[&str]) -> String {
@@ -65,8 +72,8 @@ impl Agent {
     /// Connects alice's account as a person would: reads the address, consents there, and the callback comes back.
     fn connect(&self) {
         let mut connecting =
-            self.command(&["connect", "google", "--user", "alice", "--skill", "gmail-send", "--yes"]).spawn().unwrap();
-        let address = line_with(&mut connecting, "http://");
+            Running::start(self.command(&["connect", "google", "--user", "alice", "--skill", "gmail-send", "--yes"]));
+        let address = connecting.line_with("http://");
         let page = get(&address);
         let (_, rest) = page.split_once("name=\"request\" value=\"").unwrap_or_else(|| panic!("{page}"));
         let (request, _) = rest.split_once('"').unwrap();
@@ -75,22 +82,50 @@ impl Agent {
         let callback =
             answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap_or_else(|| panic!("{answer}"));
         assert!(get(callback.trim()).contains("You can close this window"));
-        assert!(connecting.wait().unwrap().success());
+        assert!(connecting.process.wait().unwrap().success());
+    }
+}
+
+/// What a command that has ended wrote, without what it logged.
+fn said(output: Output) -> Output {
+    canary::keep("command", &output.stdout);
+    Output { stderr: canary::without_log("command", &output.stderr), ..output }
+}
+
+/// A command beside the test. What it writes to stderr is read as it comes, so that it never waits for a reader.
+struct Running {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut process = command.spawn().unwrap();
+        let lines = canary::lines("command", process.stderr.take().unwrap());
+        Self { process, lines }
+    }
+
+    /// The first line of its stderr that contains the words, without the space around it.
+    fn line_with(&self, words: &str) -> String {
+        let found = self.lines.iter().find(|line| line.contains(words));
+        found.unwrap_or_else(|| panic!("no {words}")).trim().to_owned()
     }
 }
 
 /// A sandbox in a process of its own.
 struct Sandbox {
-    process: Child,
+    running: Running,
     origin: String,
 }
 
 impl Sandbox {
     fn start(agent: &Agent) -> Self {
-        let mut process = agent.command(&["sandbox", "--port", "0", "--json"]).spawn().unwrap();
+        // Codes and tokens of a sandbox begin like this, and have 256 bits in base64 after it.
+        canary::plant_prefix(canary::Kind::AccessToken, "sandbox-", 43);
+        let mut running = Running::start(agent.command(&["sandbox", "--port", "0", "--json"]));
         let mut document = String::new();
         // The document ends with the brace at the beginning of a line.
-        for line in BufReader::new(process.stdout.as_mut().unwrap()).lines() {
+        for line in BufReader::new(running.process.stdout.as_mut().unwrap()).lines() {
             let line = line.unwrap();
             document.push_str(&line);
             if line == "}" {
@@ -98,7 +133,7 @@ impl Sandbox {
             }
         }
         let document: Value = serde_json::from_str(&document).unwrap();
-        Self { process, origin: document["origin"].as_str().unwrap().to_owned() }
+        Self { running, origin: document["origin"].as_str().unwrap().to_owned() }
     }
 
     fn inbox(&self) -> Vec<Value> {
@@ -110,24 +145,13 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.running.process.kill();
+        let _ = self.running.process.wait();
     }
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// The first line of the process' stderr that contains the words, without the space around it.
-fn line_with(process: &mut Child, words: &str) -> String {
-    let lines = BufReader::new(process.stderr.as_mut().unwrap()).lines();
-    lines
-        .map(Result::unwrap)
-        .find(|line| line.contains(words))
-        .unwrap_or_else(|| panic!("no {words}"))
-        .trim()
-        .to_owned()
 }
 
 fn get(url: &str) -> String {
@@ -320,9 +344,11 @@ fn a_client_secret_is_read_from_stdin_and_shown_nowhere() {
     let agent = Agent::new();
     let mut command =
         agent.command(&["provider", "add", "google", "--client-id", "123", "--verbose", "--verbose", "--verbose"]);
+    canary::plant(canary::Kind::ClientSecret, "canary-of-the-client");
     let mut process = command.stdin(Stdio::piped()).spawn().unwrap();
     process.stdin.take().unwrap().write_all(b"canary-of-the-client\n").unwrap();
     let output = process.wait_with_output().unwrap();
+    canary::keep("command", &output.stderr);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let shown =
         text(&output.stdout) + &text(&output.stderr) + &agent.succeeds(&["provider", "show", "google", "--json"]);
@@ -340,11 +366,11 @@ fn ctrl_c_while_a_person_is_waited_for_ends_with_130_and_connects_nothing() {
     let sandbox = Sandbox::start(&agent);
     agent.succeeds(&["provider", "add", "google", "--sandbox", &sandbox.origin]);
     let mut connecting =
-        agent.command(&["connect", "google", "--user", "alice", "--scope", "a", "--yes"]).spawn().unwrap();
-    line_with(&mut connecting, "http://");
-    let interrupted = Command::new("kill").args(["-INT", &connecting.id().to_string()]).status().unwrap();
+        Running::start(agent.command(&["connect", "google", "--user", "alice", "--scope", "a", "--yes"]));
+    connecting.line_with("http://");
+    let interrupted = Command::new("kill").args(["-INT", &connecting.process.id().to_string()]).status().unwrap();
     assert!(interrupted.success());
-    assert_eq!(connecting.wait().unwrap().code(), Some(130));
+    assert_eq!(connecting.process.wait().unwrap().code(), Some(130));
     let list = agent.json(&["connections", "list"], 0);
     assert_eq!(list["connections"], serde_json::json!([]));
 }
@@ -355,16 +381,16 @@ fn an_answer_that_belongs_to_no_attempt_does_not_end_the_waiting() {
     let sandbox = Sandbox::start(&agent);
     agent.succeeds(&["provider", "add", "google", "--sandbox", &sandbox.origin]);
     let mut connecting =
-        agent.command(&["connect", "google", "--user", "alice", "--scope", "a", "--yes"]).spawn().unwrap();
-    let address = line_with(&mut connecting, "http://");
+        Running::start(agent.command(&["connect", "google", "--user", "alice", "--scope", "a", "--yes"]));
+    let address = connecting.line_with("http://");
     let (_, redirect) = address.split_once("redirect_uri=").unwrap();
     let redirect = redirect.split('&').next().unwrap().replace("%3A", ":").replace("%2F", "/");
     for forged in ["?code=a&state=forged", "?state=", "", "?error=access_denied&state=forged"] {
         assert!(get(&format!("{redirect}{forged}")).contains("was not taken"), "{forged}");
     }
-    assert!(connecting.try_wait().unwrap().is_none(), "it still waits");
-    connecting.kill().unwrap();
-    connecting.wait().unwrap();
+    assert!(connecting.process.try_wait().unwrap().is_none(), "it still waits");
+    connecting.process.kill().unwrap();
+    connecting.process.wait().unwrap();
 }
 
 #[test]
@@ -374,9 +400,9 @@ fn grants_and_revocations_at_the_same_time_lose_nothing() {
     let users: Vec<_> = (0..6).map(|n| format!("user{n}")).collect();
     let all = |verb: &str| {
         let running: Vec<_> =
-            users.iter().map(|user| agent.command(&[verb, "gmail-send", "--user", user]).spawn().unwrap()).collect();
-        for mut process in running {
-            assert!(process.wait().unwrap().success());
+            users.iter().map(|user| Running::start(agent.command(&[verb, "gmail-send", "--user", user]))).collect();
+        for mut command in running {
+            assert!(command.process.wait().unwrap().success());
         }
         std::fs::read_to_string(agent.folder().join("permissions.toml")).unwrap()
     };
@@ -393,8 +419,49 @@ fn revoking_what_was_never_granted_is_an_error_that_names_what_was() {
     agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
     assert!(agent.fails(&["revoke", "gmail-snd", "--user", "alice"], 1).contains("gmail-send"));
     assert!(agent.fails(&["revoke", "gmail-send", "--user", "bob"], 1).contains("alice"));
+    let service = agent.fails(&["revoke", "gmail-send", "--user", "alice", "--service", "gmial"], 1);
+    assert!(service.contains("did you mean gmail?\nservices granted to it: gmail"), "{service}");
     agent.succeeds(&["skill", "remove", "gmail-send"]);
     agent.succeeds(&["revoke", "gmail-send", "--user", "alice"]);
+}
+
+#[test]
+fn access_that_a_revocation_can_not_take_away_is_an_error_with_the_lines_that_would() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    agent.succeeds(&["grant", "gmail-send", "--user", "bob"]);
+    let file = agent.folder().join("permissions.toml");
+    let everybody = std::fs::read_to_string(&file).unwrap().replace("\"bob\"", "\"*\"");
+    std::fs::write(&file, &everybody).unwrap();
+    let revoke = ["revoke", "gmail-send", "--user", "bob"];
+    let said = agent.fails(&revoke, 1);
+    assert!(said.contains("is still granted to bob, by ") && said.contains("permissions.toml:4; "), "{said}");
+    let answer = agent.json(&revoke, 1);
+    let lines = answer["error"]["forbid"].as_str().unwrap();
+    assert!(said.contains(lines), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), everybody);
+
+    std::fs::write(&file, format!("{everybody}\n{lines}")).unwrap();
+    assert!(agent.succeeds(&revoke).contains("forbids it"));
+    let denied = agent.succeeds(&["policy", "explain", "--skill", "gmail-send", "--user", "bob"]);
+    assert!(denied.contains("forbid"), "{denied}");
+    let misspelled = everybody.replace("gmail-send", "gmail-sent");
+    std::fs::write(&file, misspelled).unwrap();
+    let checked = agent.run(&["policy", "check"]);
+    let warning = text(&checked.stderr);
+    assert!(warning.contains("no skill `gmail-sent` is installed"), "{warning}");
+}
+
+#[test]
+fn arguments_that_are_not_understood_are_an_error_object_for_programs_too() {
+    let agent = Agent::without_home();
+    for words in [&["connections", "lsit"][..], &["grant"], &["connections", "show", "7"], &[]] {
+        let answer = agent.json(words, 2);
+        assert_eq!(answer["error"]["code"], "usage", "{words:?}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(!message.starts_with("error") && !message.contains("ConnectionId"), "{message}");
+    }
+    assert!(agent.run(&["grant"]).stdout.is_empty(), "people are told on stderr alone");
 }
 
 #[test]
@@ -502,6 +569,7 @@ fn an_error_in_a_file_is_called_one_once() {
 fn a_lost_identity_is_replaced_with_the_recovery_key_and_with_nothing_else() {
     use clawcoil::identity::Recovery;
     let (recovery, key) = Recovery::generate();
+    canary::plant(canary::Kind::RecoveryKey, key.expose().as_bytes());
     let agent = Agent::without_home();
     agent.succeeds(&["init", "--recovery-to", &recovery.recipient().unwrap()]);
     let file = |name: &str| agent.folder().join(name);
@@ -512,7 +580,7 @@ fn a_lost_identity_is_replaced_with_the_recovery_key_and_with_nothing_else() {
     let recover = |secret: &str| {
         let mut process = agent.command(&["recover"]).stdin(Stdio::piped()).spawn().unwrap();
         process.stdin.take().unwrap().write_all(secret.as_bytes()).unwrap();
-        process.wait_with_output().unwrap()
+        said(process.wait_with_output().unwrap())
     };
     let (_, foreign) = Recovery::generate();
     assert_eq!(recover(&foreign.expose()).status.code(), Some(1));

@@ -20,7 +20,9 @@ use crate::oauth::revoke::{Revocable, revoke};
 use crate::oauth::{self, Client, Server, Transport};
 use crate::provider::{Catalogue, InvalidApiOrigin, Provider};
 use crate::secret::AccessToken;
-use crate::vault::{ClientRegistration, Connection, Kind, NewConnection, Pending, TokenSet, Vault, VaultError};
+use crate::vault::{
+    ClientRegistration, Connection, Kind, NewConnection, Pending, Removed, TokenSet, Vault, VaultError,
+};
 
 /// How long a person has from the link to the consent.
 pub const PATIENCE: Duration = Duration::from_mins(10);
@@ -70,9 +72,6 @@ pub enum ConnectError {
     /// The vault said no.
     #[error("the vault could not keep the connection")]
     Vault(#[from] VaultError),
-    /// Nothing is confirmed without its entry in the audit log.
-    #[error("the audit log can't be written, so the connection was not confirmed")]
-    Audit(#[from] AuditError),
     /// It was done, and the audit log does not tell.
     #[error(
         "this is done, but its entry is missing in the audit log, which can't be written; until it can, no token is used"
@@ -97,6 +96,19 @@ pub struct Disconnected {
     pub connection: Arc<Connection>,
     /// Whether the provider has ended the tokens; `None` where it has no way to.
     pub revoked: Option<Result<(), oauth::Error>>,
+}
+
+/// What became of a connection that its owner wants.
+#[derive(Debug)]
+pub struct Confirmed {
+    /// The connection as it is now.
+    pub connection: Arc<Connection>,
+    /// The other accounts that it took the place of, and what became of their tokens at the provider.
+    ///
+    /// What was connected before under the same alias is only here if the provider said both times who it was, and it was
+    /// somebody else. Ending the tokens of the same account could end the new ones with them: a provider may end all that a
+    /// client has from a person when it is told to end one token (RFC 7009 section 2.1 lets it).
+    pub replaced: Vec<Disconnected>,
 }
 
 /// What connecting and refreshing stand on. Clones share everything.
@@ -217,12 +229,25 @@ impl Connector {
         Ok(connection)
     }
 
-    /// The owner has seen which account was connected and wants it: its tokens may be used from now on.
-    pub async fn confirm(&self, id: ConnectionId) -> Result<Arc<Connection>, ConnectError> {
-        let known = self.0.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))?;
-        self.note(EventKind::Confirmed, &known)?;
-        self.0.vault.confirm(id).await?;
-        self.0.vault.connection(id)?.ok_or(ConnectError::UnknownConnection(id))
+    /// The owner has seen which account was connected and wants it: its tokens may be used from now on. Those of another account
+    /// that it takes the place of are ended at the provider. An audit log that can't be written keeps neither from being done.
+    pub async fn confirm(&self, id: ConnectionId) -> Result<Confirmed, ConnectError> {
+        let gone = || ConnectError::UnknownConnection(id);
+        self.0.vault.connection(id)?.ok_or_else(gone)?;
+        let removed = self.0.vault.confirm(id).await?;
+        let connection = self.0.vault.connection(id)?.ok_or_else(gone)?;
+        let mut noted = self.note(EventKind::Confirmed, &connection);
+        let why = format!("{id} took its place");
+        for removed in &removed {
+            let kind = EventKind::Disconnected;
+            noted = noted.and(self.0.note(kind, Decision::Allowed, &removed.connection, Some(why.clone())));
+        }
+        let mut replaced = Vec::new();
+        for removed in removed.into_iter().filter(|removed| is_of_another(&removed.connection, &connection)) {
+            replaced.push(self.end(removed).await);
+        }
+        noted.map_err(ConnectError::Unrecorded)?;
+        Ok(Confirmed { connection, replaced })
     }
 
     /// Connects the agent itself by client credentials (RFC 6749 section 4.4). Nobody has to consent.
@@ -296,25 +321,35 @@ impl Connector {
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Disconnected, ConnectError> {
         let removed = self.0.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
         let noted = self.note(EventKind::Disconnected, &removed.connection);
-        let revoked = match self.server(&removed.connection.provider) {
-            Ok((entry, server)) if server.revocation.is_some() => match self.registration(entry) {
-                Ok(registration) => {
-                    let client = client(&registration, server);
-                    let rules = self.rules(entry);
-                    let via = self.via(&rules, FetchLimits { total: REVOCATION, ..FetchLimits::default() });
-                    // Ending the refresh token ends the access token with it (RFC 7009 section 2.1).
-                    match (&removed.refresh, &removed.access) {
-                        (Some(token), _) => Some(revoke(&via, server, &client, Revocable::Refresh(token)).await),
-                        (None, Some(token)) => Some(revoke(&via, server, &client, Revocable::Access(token)).await),
-                        (None, None) => None,
-                    }
-                }
-                Err(_) => None,
-            },
-            _ => None,
-        };
+        let gone = self.end(removed).await;
         noted.map_err(ConnectError::Unrecorded)?;
-        Ok(Disconnected { connection: removed.connection, revoked })
+        Ok(gone)
+    }
+
+    /// Ends the tokens of a connection that was removed here at its provider.
+    async fn end(&self, removed: Removed) -> Disconnected {
+        let revoked = self.revoke(&removed).await;
+        if let Some(Err(error)) = &revoked {
+            tracing::warn!(%error, connection = %removed.connection.id, "a provider did not end tokens that were removed");
+        }
+        Disconnected { connection: removed.connection, revoked }
+    }
+
+    /// What the provider says; `None` where it can't be asked.
+    async fn revoke(&self, removed: &Removed) -> Option<Result<(), oauth::Error>> {
+        let (entry, server) = self.server(&removed.connection.provider).ok()?;
+        server.revocation.as_ref()?;
+        let registration = self.registration(entry).ok()?;
+        // Ending the refresh token ends the access token with it (RFC 7009 section 2.1).
+        let token = match (&removed.refresh, &removed.access) {
+            (Some(token), _) => Revocable::Refresh(token),
+            (None, Some(token)) => Revocable::Access(token),
+            (None, None) => return None,
+        };
+        let client = client(&registration, server);
+        let rules = self.rules(entry);
+        let via = self.via(&rules, FetchLimits { total: REVOCATION, ..FetchLimits::default() });
+        Some(revoke(&via, server, &client, token).await)
     }
 
     fn server(&self, provider: &ProviderId) -> Result<(&Provider, &Server), ConnectError> {
@@ -349,6 +384,11 @@ impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connector").finish_non_exhaustive()
     }
+}
+
+/// Whether both are known to be of different accounts at their provider.
+fn is_of_another(connection: &Connection, new: &Connection) -> bool {
+    matches!((&connection.account_label, &new.account_label), (Some(one), Some(other)) if one != other)
 }
 
 /// What the vault keeps of an answer to a new grant, with the life of the token where only introspection tells it (RFC 7662).

@@ -192,7 +192,7 @@ impl fmt::Debug for Digest {
 }
 
 macro_rules! random_ids {
-    ($($(#[$doc:meta])* $name:ident, $prefix:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $kind:literal, $prefix:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; 16]);
@@ -217,7 +217,7 @@ macro_rules! random_ids {
                 match text.strip_prefix($prefix).map(|hex| hex::decode_to_slice(hex, &mut bytes)) {
                     Some(Ok(())) => Ok(Self(bytes)),
                     _ => Err(InvalidName::new(
-                        stringify!($name),
+                        $kind,
                         concat!("`", $prefix, "` and 32 hexadecimal digits"),
                         text,
                     )),
@@ -241,13 +241,13 @@ macro_rules! random_ids {
 
 random_ids! {
     /// One connection: an account of an owner at a provider.
-    ConnectionId, "con_";
+    ConnectionId, "connection", "con_";
     /// One call of a skill.
-    InvocationId, "inv_";
+    InvocationId, "call", "inv_";
     /// Under this the audit log keeps why something was refused; every message about the refusal carries it.
-    ExplanationId, "why_";
+    ExplanationId, "explanation", "why_";
     /// A vault. Part of what each of its records is bound to.
-    VaultId, "vault_";
+    VaultId, "vault", "vault_";
 }
 
 /// An agent, named by the SHA-256 of its certificate's `SubjectPublicKeyInfo`.

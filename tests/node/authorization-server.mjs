@@ -8,7 +8,9 @@
 // Under /control/ the test reads and steers: GET events, GET requests, POST answers.
 
 import { createHash, randomBytes } from 'node:crypto';
+import { appendFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
 // The library's hints about a quick start belong beside the log, not in it.
@@ -29,6 +31,27 @@ const events = [];
 function record(event) {
   events.push(event);
   process.stdout.write(`${JSON.stringify(event)}\n`);
+}
+
+// Where the tests note their secrets, which nothing may put out: see tests/canary.
+const notes = process.env.CLAWCOIL_TEST_RUN
+  && join(process.env.CLAWCOIL_TEST_RUN, 'canaries', `${process.pid}-authorization-server.jsonl`);
+const noted = new Set();
+function note(kind, secret) {
+  if (!notes || typeof secret !== 'string' || noted.has(secret)) {
+    return;
+  }
+  noted.add(secret);
+  const hex = Buffer.from(secret).toString('hex');
+  appendFileSync(notes, `${JSON.stringify({ kind, hex, then: 0, from: 'authorization-server' })}\n`);
+}
+function noteAll({ params, body }) {
+  note('authorization code', params?.code);
+  note('code verifier', params?.code_verifier);
+  note('refresh token', params?.refresh_token);
+  note('client secret', params?.client_secret);
+  note('access token', body?.access_token);
+  note('refresh token', body?.refresh_token);
 }
 
 // Tokens stand in the log as digests: enough to count with, of no use to who reads it.
@@ -86,6 +109,7 @@ provider = new Provider(issuer, {
 
 function tokenEvent(context, outcome) {
   const { params = {}, client, entities = {} } = context.oidc ?? {};
+  noteAll({ params, body: context.body });
   const access = entities.AccessToken ?? entities.ClientCredentials;
   record({
     event: 'token',

@@ -15,7 +15,7 @@ use clawcoil::vault::{ClientRegistration, Connection, Kind};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{AuthorizationServer, Browser, skills};
+use crate::{AuthorizationServer, Browser, canary, skills};
 
 /// An agent whose providers are all played by one authorization server.
 #[derive(Debug)]
@@ -23,6 +23,11 @@ pub struct Agent {
     /// The host, to be used as it is.
     pub host: Arc<Host>,
     folder: TempDir,
+}
+
+/// Notes the key of the agent, which is to be in no output.
+pub(crate) fn plant_key(home: &Home) {
+    canary::plant_key(&fs::read_to_string(home.key()).expect("the agent has a key"));
 }
 
 /// The name that a text is to be.
@@ -48,7 +53,9 @@ impl Agent {
     pub async fn with_clock(server: &AuthorizationServer, skills: &[&str], clock: Arc<dyn Clock>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let home = Home::at(folder.path().join("home"));
+        canary::watch();
         init(&home, &Recovery::none(), Arc::clone(&clock)).await.expect("a new home");
+        plant_key(&home);
         fs::create_dir_all(home.providers_folder()).expect("a folder for providers");
         for example in ["internal-report", "signed-webhook", "weather"] {
             let file = skills::root().join("skills-examples").join(example).join("provider.toml");
@@ -141,8 +148,10 @@ impl Agent {
             .unwrap_or_else(|error| panic!("{error}"));
         let answer = Browser::new().consent(started.url, user, &back).await;
         let query = answer.query().unwrap_or_default();
+        let code = answer.query_pairs().find(|(name, _)| name == "code").map(|(_, code)| code.into_owned());
+        canary::plant(canary::Kind::AuthorizationCode, code.unwrap_or_default());
         let connection = connector.callback(&owner, query).await.unwrap_or_else(|error| panic!("{error:?}"));
-        connector.confirm(connection.id).await.unwrap_or_else(|error| panic!("{error}"))
+        connector.confirm(connection.id).await.unwrap_or_else(|error| panic!("{error}")).connection
     }
 
     /// Stores a credential that was got by hand.
@@ -151,6 +160,7 @@ impl Agent {
     ///
     /// The host refuses.
     pub async fn connect_fixed(&self, user: &str, provider: &str, kind: Kind, scopes: &[&str], secret: &str) {
+        canary::plant(canary::Kind::ApiKey, secret);
         let scopes = scopes.iter().copied().map(name).collect();
         let secret = AccessToken::new(secret.to_owned());
         self.host

@@ -7,6 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::canary;
 use crate::http::send;
 use crate::skills::root;
 
@@ -57,6 +58,10 @@ impl AuthorizationServer {
     /// It does not start: Node.js or its packages are not there.
     pub fn start(lifetime: u32, keys: &Value) -> Self {
         let redirects = ["google", "salesforce"].map(|provider| format!("http://127.0.0.1/callback/{provider}"));
+        canary::plant(canary::Kind::ClientSecret, Self::SECRET);
+        for key in keys.as_object().into_iter().flat_map(|keys| keys.keys()) {
+            canary::plant(canary::Kind::ApiKey, key);
+        }
         let settings = json!({
             "clients": [
                 {
@@ -102,8 +107,8 @@ impl AuthorizationServer {
         };
         let origin = format!("http://127.0.0.1:{port}").parse().expect("it says its port");
         // Its log is read by `events`; these keep it from blocking on a full pipe.
-        std::thread::spawn(move || std::io::copy(&mut output, &mut std::io::sink()));
-        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
+        canary::copy("authorization-server", output);
+        canary::copy("authorization-server", errors);
         Self { _input: input, process, origin }
     }
 

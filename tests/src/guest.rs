@@ -18,7 +18,8 @@ use clawcoil::vault::Kind;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::agent::{default_account, name};
+use crate::agent::{default_account, name, plant_key};
+use crate::canary;
 
 #[allow(clippy::unwrap_used, reason = "shared with the benches")]
 #[path = "../../host/benches/hot/guests.rs"]
@@ -56,7 +57,9 @@ impl GuestAgent {
     pub async fn new(guest: &str, manifest: &str, permissions: &str, providers: &str, addresses: &[IpAddr]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let home = Home::at(folder.path().join("home"));
+        canary::watch();
         init(&home, &Recovery::none(), Arc::new(SystemClock::new())).await.expect("a new home");
+        plant_key(&home);
         fs::create_dir_all(home.providers_folder()).expect("a folder for providers");
         fs::write(home.providers_folder().join("test.toml"), providers).expect("the providers are written");
         fs::write(home.permissions(), permissions).expect("the permissions are written");
@@ -108,6 +111,7 @@ impl GuestAgent {
     ///
     /// The host refuses.
     pub async fn connect(&self, provider: &str, scopes: &[&str], secret: &str) -> clawcoil::id::ConnectionId {
+        canary::plant(canary::Kind::ApiKey, secret);
         let scopes: BTreeSet<_> = scopes.iter().copied().map(name).collect();
         let (owner, secret) = (Owner::User(name("alice")), AccessToken::new(secret.to_owned()));
         self.host

@@ -13,6 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::canary;
+
 /// A running server. It ends with this value.
 #[derive(Debug)]
 pub struct Upstream {
@@ -135,6 +137,21 @@ impl Drop for Upstream {
     }
 }
 
+/// Notes the secrets that a form holds for a token endpoint.
+fn plant_seen(seen: &Seen) {
+    use canary::Kind;
+    for (name, value) in url::form_urlencoded::parse(&seen.body) {
+        let kind = match &*name {
+            "code" => Kind::AuthorizationCode,
+            "code_verifier" => Kind::CodeVerifier,
+            "client_secret" => Kind::ClientSecret,
+            "refresh_token" => Kind::RefreshToken,
+            _ => continue,
+        };
+        canary::plant(kind, value.as_bytes());
+    }
+}
+
 async fn serve(stream: TcpStream, noted: Arc<Noted>, reply: Answering) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (noted, reply) = (Arc::clone(&noted), Arc::clone(&reply));
@@ -143,6 +160,7 @@ async fn serve(stream: TcpStream, noted: Arc<Noted>, reply: Answering) {
             let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
             let body = body.collect().await?.to_bytes();
             let seen = Seen { method: head.method, path, headers: head.headers, body };
+            plant_seen(&seen);
             noted.requests.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
             // What it answers may take locks and files of its own; that it blocks this thread for a moment is meant.
             let answer = reply(&seen).map(|pieces| {

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
+use clawcoil::audit::{self, EventKind, Filter};
 use clawcoil::host::{Host, InvokeError, Outcome};
 use clawcoil::id::ExplanationId;
 use clawcoil::policy::DenialCode;
@@ -301,6 +302,28 @@ async fn a_disconnect_by_another_host_holds_from_the_next_release() {
     let refused = agent.call("fetch", &url).await;
     assert!(matches!(refused, Err(InvokeError::ActionRequired(_))), "{refused:?}");
     assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_skill_that_is_refused_without_end_writes_a_bounded_number_of_entries() {
+    let manifest = manifest("github", "https://api.github.com", "reveal");
+    // The guest's other attacks need it.
+    let granted = granted("").replace("inject", "reveal");
+    let agent = GuestAgent::new("attacks", &manifest, &granted, "", &[]).await;
+    agent.connect("github", &["repo", "gist"], TOKEN).await;
+    let outcome = agent.call("flood-requests", &json!({ "count": 1500 })).await.unwrap();
+    assert_eq!(outcome.end, End::Value(json!(0)));
+    let log = |kind| {
+        let filter = Filter { kind: Some(kind), ..Filter::default() };
+        audit::read(&agent.host.home().audit(), &agent.host.vault().audit_key(), &filter).unwrap()
+    };
+    let denied = log(EventKind::Denied);
+    assert_eq!(denied.len(), 101);
+    let last: Value = serde_json::from_str(&denied[100].json).unwrap();
+    assert_eq!(last["detail"], "1400 more refusals of this call have no entry of their own: 1400 request-not-granted");
+    assert_eq!((&last["decision"], &last["invocation"]), (&json!("denied"), &json!(outcome.invocation.to_string())));
+    // The call's own entry is the last word on it.
+    assert!(log(EventKind::Invoked)[0].seq > denied[100].seq);
 }
 
 #[test]

@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use clawcoil::audit::{Fault, FileSink, FirstBad, Sink, VerifyError, verify};
+use clawcoil::audit::{self, Entry, EventKind, Fault, FileSink, Filter, FirstBad, Sink, VerifyError, verify};
+use clawcoil::clock::{Clock as _, SystemClock};
 use clawcoil::connect::ConnectError;
-use clawcoil::host::{Host, InvokeError, Outcome, ReloadError};
-use clawcoil::id::Caller;
+use clawcoil::host::{Host, InvokeError, OpenError, Outcome, ReloadError};
+use clawcoil::id::{Caller, ConnectionId, Owner};
 use clawcoil::runtime::End;
-use clawcoil::secret::{ClientSecret, Key};
-use clawcoil::vault::ClientRegistration;
-use clawcoil_tests::{GuestAgent, Upstream};
+use clawcoil::secret::{AccessToken, ClientSecret, Key, RefreshToken};
+use clawcoil::vault::{ClientRegistration, Kind, NewConnection, State, TokenSet};
+use clawcoil_tests::{GuestAgent, Seen, Upstream};
 use serde_json::{Value, json};
 
 const TOKEN: &str = "audited-canary-51xQ-token";
@@ -174,13 +175,146 @@ async fn permissions_with_errors_leave_the_policy_before_in_force() {
     assert!(matches!(fetch(&agent.host).await.unwrap(), End::Value(_)));
 }
 
+/// Stores the operator's client, with which tokens are ended.
+async fn with_client(agent: &GuestAgent) {
+    let client_secret = Some(ClientSecret::new("secret".to_owned()));
+    let registration = ClientRegistration { client_id: "known".to_owned(), client_secret };
+    agent.host.vault().put_client(&"github".parse().unwrap(), registration).await.unwrap();
+}
+
+/// A connection as it is after the consent and before its owner has seen whose account it is.
+async fn unconfirmed(host: &Host, token: &str, label: Option<&str>) -> ConnectionId {
+    let new = NewConnection {
+        owner: Owner::User("alice".parse().unwrap()),
+        provider: "github".parse().unwrap(),
+        account: "default".parse().unwrap(),
+        kind: Kind::AuthorizationCode,
+        scopes: BTreeSet::from(["repo".parse().unwrap()]),
+    };
+    let tokens = TokenSet {
+        access: AccessToken::new(format!("{token}-access")),
+        refresh: Some(RefreshToken::new(token.to_owned())),
+        token_type: "Bearer".to_owned(),
+        expires_in: None,
+        requested_at: SystemClock::new().now(),
+        scopes: None,
+        api_origin: None,
+        account_label: label.map(str::to_owned),
+        grant_ends_at: None,
+    };
+    host.vault().connect(new, tokens, false).await.unwrap().id
+}
+
+/// Which tokens the server was asked to end.
+fn ended(server: &Upstream) -> Vec<String> {
+    let of = |request: Seen| {
+        let form: Vec<_> = url::form_urlencoded::parse(&request.body).into_owned().collect();
+        form.into_iter().find(|(name, _)| name == "token").map(|(_, token)| token)
+    };
+    server.requests().into_iter().filter(|request| request.path == "/revoke").filter_map(of).collect()
+}
+
+/// The entries of one kind.
+fn entries(host: &Host, kind: EventKind) -> Vec<Entry> {
+    let filter = Filter { kind: Some(kind), ..Filter::default() };
+    audit::read(&host.home().audit(), &host.vault().audit_key(), &filter).unwrap()
+}
+
+#[tokio::test]
+async fn another_account_that_is_replaced_at_its_confirmation_is_ended_at_its_provider() {
+    for (before, after, ends) in [
+        (Some("octocat"), Some("hubot"), true),
+        // Ending the old tokens of the same account could end the new ones.
+        (Some("octocat"), Some("octocat"), false),
+        (None, Some("hubot"), false),
+        (Some("octocat"), None, false),
+    ] {
+        let server = Upstream::plain().await;
+        let agent = agent("probe", "inject", &server).await;
+        with_client(&agent).await;
+        let connector = agent.host.connector();
+        let first = unconfirmed(&agent.host, "first", before).await;
+        // What it takes the place of is a key, of which nobody knows whose it is.
+        assert!(connector.confirm(first).await.unwrap().replaced.is_empty());
+        let second = unconfirmed(&agent.host, "second", after).await;
+        assert_eq!(ended(&server), [""; 0], "an account that works on was ended");
+        let confirmed = connector.confirm(second).await.unwrap();
+        assert_eq!(confirmed.connection.id, second);
+        let told: Vec<_> = confirmed.replaced.iter().map(|gone| (gone.connection.id, &gone.revoked)).collect();
+        if ends {
+            assert!(matches!(told[..], [(id, Some(Ok(())))] if id == first), "{told:?}");
+            assert_eq!(ended(&server), ["first"]);
+        } else {
+            assert!(told.is_empty(), "{told:?}");
+            assert_eq!(ended(&server), [""; 0], "{before:?} {after:?}");
+        }
+        let gone = entries(&agent.host, EventKind::Disconnected);
+        assert_eq!(gone.last().unwrap().connection, Some(first.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn what_the_vault_does_not_confirm_is_not_called_confirmed() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let id = unconfirmed(&agent.host, "new", None).await;
+    let sql = rusqlite::Connection::open(agent.host.home().database()).unwrap();
+    sql.execute("UPDATE connections SET access = zeroblob(64) WHERE state = 'unconfirmed'", []).unwrap();
+    let refused = agent.host.connector().confirm(id).await;
+    assert!(matches!(refused, Err(ConnectError::Vault(_))), "{refused:?}");
+    assert!(entries(&agent.host, EventKind::Confirmed).is_empty());
+}
+
+#[tokio::test]
+async fn an_account_is_confirmed_although_the_log_takes_no_entry_and_no_token_is_used_until_it_does() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let (host, closed) = with_valve(&agent).await;
+    let id = unconfirmed(&host, "new", None).await;
+    closed.store(true, Ordering::SeqCst);
+    let done = host.connector().confirm(id).await;
+    assert!(matches!(done, Err(ConnectError::Unrecorded(_))), "{done:?}");
+    assert_eq!(host.vault().connection(id).unwrap().unwrap().state, State::Active);
+    words(fetch(&host).await.unwrap());
+    assert!(server.requests().is_empty(), "a request went out unrecorded");
+    closed.store(false, Ordering::SeqCst);
+    assert!(matches!(fetch(&host).await.unwrap(), End::Value(_)));
+}
+
+#[tokio::test]
+async fn an_account_is_disconnected_and_revoked_where_the_log_can_t_even_be_opened() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    with_client(&agent).await;
+    let home = agent.host.home().clone();
+    fs::rename(home.audit(), home.folder().join("elsewhere")).unwrap();
+    fs::write(home.audit(), "no folder").unwrap();
+    let refused = Host::builder(home.clone()).open().await.map(drop);
+    assert!(matches!(refused, Err(OpenError::Audit(_))), "{refused:?}");
+    let host = Host::builder(home).even_unrecorded().open().await.unwrap();
+    // It opens, and lets no token out.
+    let words = words(fetch(&host).await.unwrap());
+    assert!(words.contains("audit"), "{words}");
+    assert!(server.requests().is_empty(), "a request went out unrecorded");
+    let id = host.vault().connections(None).unwrap()[0].id;
+    let done = host.connector().disconnect(id).await;
+    let Err(ConnectError::Unrecorded(error)) = done else { panic!("{done:?}") };
+    let mut cause = std::error::Error::source(&error);
+    let mut told = error.to_string();
+    while let Some(error) = cause {
+        told = format!("{told}: {error}");
+        cause = error.source();
+    }
+    assert!(told.contains("/audit can't be used"), "{told}");
+    assert!(host.vault().connection(id).unwrap().is_none());
+    assert_eq!(ended(&server), [TOKEN]);
+}
+
 #[tokio::test]
 async fn an_account_is_disconnected_and_revoked_although_the_log_takes_no_entry() {
     let server = Upstream::plain().await;
     let agent = agent("probe", "inject", &server).await;
-    let client_secret = Some(ClientSecret::new("secret".to_owned()));
-    let registration = ClientRegistration { client_id: "known".to_owned(), client_secret };
-    agent.host.vault().put_client(&"github".parse().unwrap(), registration).await.unwrap();
+    with_client(&agent).await;
     let (host, closed) = with_valve(&agent).await;
     closed.store(true, Ordering::SeqCst);
     let id = host.vault().connections(None).unwrap()[0].id;

@@ -1,11 +1,6 @@
 //! No secret of a whole life (connect, call, refresh, denial, reveal, disconnect) leaves its place in any form.
 
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test ends where something is not as it should be"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -197,7 +192,7 @@ impl Life {
             .finish();
         match connector.callback(&owner, &query).await {
             Ok(connection) => {
-                let confirmed = connector.confirm(connection.id).await.unwrap();
+                let confirmed = connector.confirm(connection.id).await.unwrap().connection;
                 writeln!(self.told, "{connection:?} {confirmed:?}").unwrap();
                 Some(confirmed)
             }
@@ -284,14 +279,6 @@ impl Life {
     }
 }
 
-/// The text and the seed of an Ed25519 key: 16 bytes that all such keys share, and the seed (RFC 8410 section 7).
-fn private_key(pem: &str) -> [Vec<u8>; 2] {
-    let text: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-    let der = STANDARD.decode(&text).unwrap();
-    assert_eq!(der.len(), 48);
-    [text.into(), der[16..].to_vec()]
-}
-
 /// Copies a folder in another process: closing a file of the vault here would drop SQLite's locks on it.
 fn copied(folder: &Path) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
@@ -305,6 +292,11 @@ async fn no_secret_is_in_logs_errors_results_or_files() {
     let (level, levels) = reload::Layer::new(LevelFilter::TRACE);
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(logged.clone());
     tracing_subscriber::registry().with(level).with(lines).init();
+    canary::plant(canary::Kind::ApiKey, API_KEY);
+    for generation in 1..=3 {
+        canary::plant(canary::Kind::AccessToken, access(generation));
+        canary::plant(canary::Kind::RefreshToken, refresh(generation));
+    }
     let provider = Arc::new(Provider::default());
     let mut life = Life::begin(&provider).await;
     // The compiler writes a hundred lines for each of the guest's instructions, and knows no secret.
@@ -322,11 +314,12 @@ async fn no_secret_is_in_logs_errors_results_or_files() {
     let mut secrets: Vec<Vec<u8>> = [CODE, REFUSED_CODE, CLIENT_SECRET, API_KEY].map(Into::into).into();
     secrets.extend(verifiers.into_iter().map(String::into_bytes));
     secrets.extend((1..=generations).flat_map(|generation| [access(generation).into(), refresh(generation).into()]));
-    secrets.extend(private_key(&pem));
+    secrets.extend(canary::private_key(&pem));
 
     let wire = format!("{:?}", life.server.requests());
     assert!(canary::find(wire.as_bytes(), access(2)).is_some(), "the search sees what the provider was sent");
     let log = logged.0.lock().unwrap().clone();
+    canary::keep("a-life", &log);
     let text = String::from_utf8_lossy(&log);
     assert!(text.contains("TRACE") && text.contains("a refresh failed"), "everything that is logged was searched");
     for (place, text) in [("the log", &log[..]), ("what was told", life.told.as_bytes())] {

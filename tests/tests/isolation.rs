@@ -17,7 +17,7 @@ use clawcoil::id::{Caller, Owner};
 use clawcoil::runtime::End;
 use clawcoil::secret::AccessToken;
 use clawcoil::vault::Kind;
-use clawcoil_tests::{GuestAgent, Seen, Upstream};
+use clawcoil_tests::{GuestAgent, Seen, Upstream, canary};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "\
@@ -70,6 +70,7 @@ async fn agent(server: &Upstream) -> GuestAgent {
 
 async fn connect(agent: &GuestAgent, user: &str, account: &str) {
     let scopes = BTreeSet::from(["repo".parse().unwrap()]);
+    canary::plant(canary::Kind::ApiKey, token(user));
     let (owner, secret) = (Owner::User(user.parse().unwrap()), AccessToken::new(token(user)));
     let (provider, account) = ("github".parse().unwrap(), account.parse().unwrap());
     let connector = agent.host.connector();

@@ -1,4 +1,5 @@
-//! Everything a change must pass, the quick checks first and `cargo test` last, so that its closing lines end the output.
+//! Everything a change must pass: the quick checks first, then `cargo test` and the search of what it put out, so that their
+//! closing lines end the output.
 
 use std::fs;
 use std::time::Instant;
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use crate::run::{command, root, run, step};
-use crate::{setup, skills};
+use crate::{setup, skills, test_run};
 
 /// `cargo xtask test`. A failing check of style does not keep the tests from running; all failures are named at the end.
 pub(crate) fn test() -> Result<()> {
@@ -26,7 +27,8 @@ pub(crate) fn test() -> Result<()> {
     checks.run("cargo doc", || {
         run(command("cargo", &["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
     });
-    checks.run("cargo test", || run(&mut command("cargo", &["test", "--workspace", "--no-fail-fast"])));
+    checks.run("cargo test", test_run::cargo_test);
+    checks.run("search for secrets in what the tests put out", test_run::search);
     checks.finish()
 }
 

@@ -6,6 +6,7 @@ mod demo;
 mod run;
 mod setup;
 mod skills;
+mod test_run;
 
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ cargo xtask <command>
   setup         install what the other commands need: the wasm32-wasip2 target, the packages of tests/node
   build-skills  build the example skills and the guests of the tests, collect them in target/skills
   demo          build everything and run `clawcoil demo`; what follows is handed to it (cargo xtask demo -- --json)
-  test          everything a change must pass, `cargo test` last
+  test          everything a change must pass: the tests last, and a search of all they put out for secrets
   bench         measure, compare with what is to be reached, write target/bench/summary.json
   prove         the tests again with big counts, write target/prove/summary.json
 ";

@@ -1,9 +1,10 @@
 //! Starting other programs from the project's root, their output streaming through.
 
+use std::io::{self, PipeReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 /// The folder of the workspace.
 pub(crate) fn root() -> PathBuf {
@@ -32,6 +33,23 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("`{shown}` failed ({status})");
     }
     Ok(())
+}
+
+/// Runs the command to its end, like [`run`]; what it writes to stdout and stderr goes to `read` in the order in which it was
+/// written.
+pub(crate) fn run_piped(command: &mut Command, read: impl FnOnce(PipeReader) -> io::Result<()>) -> Result<()> {
+    let shown = shown(command);
+    let (reader, writer) = io::pipe()?;
+    let mut child = command.stdout(writer.try_clone()?).stderr(writer).spawn();
+    // Else this process itself would keep the pipe open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let child = child.as_mut().map_err(|error| anyhow!("`{shown}` could not be started: {error}"))?;
+    let read = read(reader);
+    let status = child.wait().with_context(|| format!("`{shown}` could not be waited for"))?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    read.with_context(|| format!("the output of `{shown}` could not be kept"))
 }
 
 /// Runs the command and gives what it wrote to stdout.

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use clawcoil::audit::{AuditLog, Event, Opening};
 use clawcoil::clock::{Clock, SystemClock};
-use clawcoil::host::{Home, Host, OpenError};
+use clawcoil::host::{Home, Host, HostBuilder, OpenError};
 use clawcoil::id::{Caller, ClientName, UserId};
 use clawcoil::identity::{Identity, harden_process};
 use clawcoil::runtime::{self, EngineSettings};
@@ -48,6 +48,13 @@ pub(super) async fn open(settings: &Settings) -> Result<Host, Failure> {
     Ok(host)
 }
 
+/// Opens the host for taking access away, whatever became of its audit log.
+pub(super) async fn open_even_unrecorded(settings: &Settings) -> Result<Host, Failure> {
+    let host = builder(existing_home(settings)?).even_unrecorded().open().await?;
+    opened(settings, &host);
+    Ok(host)
+}
+
 /// What every opened host wants: its refreshes are waited for, and nothing of this process is for others to read.
 pub(super) fn opened(settings: &Settings, host: &Host) {
     settings.brokers.lock().unwrap_or_else(PoisonError::into_inner).push(host.broker().clone());
@@ -58,9 +65,13 @@ pub(super) fn opened(settings: &Settings, host: &Host) {
 
 /// Opens the host in this home.
 pub(super) async fn open_at(home: Home) -> Result<Host, Failure> {
+    Ok(builder(home).open().await?)
+}
+
+fn builder(home: Home) -> HostBuilder {
     let engine = EngineSettings { concurrent_calls: 16, warm_memory: 16 << 20 };
     let runtime = runtime::Settings { engine, ..runtime::Settings::default() };
-    Ok(Host::builder(home).runtime(runtime).open().await?)
+    Host::builder(home).runtime(runtime)
 }
 
 /// Opens the vault alone: for what must work even where the rest of the home is broken.

@@ -12,6 +12,10 @@ use crate::settings::Settings;
 
 /// What happened
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil audit tail --user alice                       what was done for alice lately
+  clawcoil audit verify                                  whether the log is whole")]
 pub(crate) struct AuditCommand {
     #[command(subcommand)]
     action: Action,

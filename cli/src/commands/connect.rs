@@ -130,7 +130,12 @@ impl Connect {
         let connection = wait(host.connector(), callback, owner).await?;
         drop(progress);
         if self.yes || self.accepts(&connection, owner, output).await? {
-            return Ok(host.connector().confirm(connection.id).await?);
+            let confirmed = host.connector().confirm(connection.id).await?;
+            for gone in &confirmed.replaced {
+                let who = gone.connection.account_label.as_deref().unwrap_or("another account");
+                output.note(format_args!("It takes the place of {who}. {}", connections::at_provider(gone)));
+            }
+            return Ok(confirmed.connection);
         }
         // Unconfirmed tokens are of no use to anybody; the provider is told so.
         host.connector().disconnect(connection.id).await?;

@@ -1,6 +1,7 @@
 //! `clawcoil connections`
 
 use clap::{Args, Subcommand};
+use clawcoil::connect::Disconnected;
 use clawcoil::id::{ConnectionId, Owner, UserId};
 use clawcoil::vault::{Connection, State};
 use serde_json::{Value, json};
@@ -12,6 +13,11 @@ use crate::settings::Settings;
 
 /// The accounts that are connected
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil connections list --user alice                 what is connected, and its id
+  clawcoil connections show con_0123456789abcdef0123456789abcdef
+  clawcoil connections disconnect con_0123456789abcdef0123456789abcdef")]
 pub(crate) struct Connections {
     #[command(subcommand)]
     action: Action,
@@ -88,7 +94,7 @@ async fn show(id: ConnectionId, settings: &Settings, output: &Output) -> Result<
 }
 
 async fn disconnect(id: ConnectionId, settings: &Settings, output: &Output) -> Result<(), Failure> {
-    let host = agent::open(settings).await?;
+    let host = agent::open_even_unrecorded(settings).await?;
     let progress = output.progress("ending the tokens at the provider");
     let gone = host.connector().disconnect(id).await?;
     drop(progress);
@@ -99,20 +105,23 @@ async fn disconnect(id: ConnectionId, settings: &Settings, output: &Output) -> R
         None => json!("not offered"),
     };
     output.answer(json!({ "connection": to_json(connection), "at_provider": revoked }), || {
-        let at_provider = match &gone.revoked {
-            Some(Ok(())) => format!("{} has ended its tokens.", connection.provider),
-            Some(Err(error)) => format!(
-                "{} did not end its tokens ({}): end them in the account's own settings there.",
-                connection.provider,
-                chain(error)
-            ),
-            None => format!(
-                "{} offers no way to end its tokens: end them in the account's own settings there.",
-                connection.provider
-            ),
-        };
-        format!("{} of {} is removed. {at_provider}", connection.provider, connection.owner)
+        format!("{} of {} is removed. {}", connection.provider, connection.owner, at_provider(&gone))
     })
+}
+
+/// What became of a removed connection's tokens at its provider, for people.
+pub(super) fn at_provider(gone: &Disconnected) -> String {
+    let provider = &gone.connection.provider;
+    match &gone.revoked {
+        Some(Ok(())) => format!("{provider} has ended its tokens."),
+        Some(Err(error)) => format!(
+            "{provider} did not end its tokens ({}): end them in the account's own settings there.",
+            chain(error)
+        ),
+        None => {
+            format!("{provider} offers no way to end its tokens: end them in the account's own settings there.")
+        }
+    }
 }
 
 fn state(connection: &Connection) -> String {

@@ -122,7 +122,7 @@ impl Demo {
             page.map_err(|error| Failure::error(format!("the consent in the browser failed: {error:#}")))?;
             connected?
         };
-        let connected = host.connector().confirm(connected.id).await?;
+        let connected = host.connector().confirm(connected.id).await?.connection;
         let who =
             connected.account_label.clone().ok_or_else(|| surprise("the sandbox did not say who was connected"))?;
         story.line(format!(

@@ -1,13 +1,15 @@
 //! `clawcoil doctor`
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use clap::Args;
 use clawcoil::audit;
 use clawcoil::clock::{Clock as _, SystemClock};
 use clawcoil::host::{Home, Host};
+use clawcoil::id::Owner;
 use clawcoil::provider::Loopback;
-use clawcoil::vault::State;
+use clawcoil::vault::{Connection, State};
 use serde_json::json;
 
 use super::{agent, policy, provider};
@@ -177,7 +179,7 @@ async fn vault(home: &Home, findings: &mut Findings) {
         match connection.state {
             State::Active => in_order += 1,
             State::Unconfirmed => {
-                findings.add("connections", Health::Better, format!("{which} was never confirmed: connect it again"));
+                findings.add("connections", Health::Better, unconfirmed(connection, &connections));
             }
             State::NeedsReconnect { reason, .. } => {
                 let text = format!("{which} has to be connected again: {}", reason.explanation());
@@ -186,6 +188,28 @@ async fn vault(home: &Home, findings: &mut Findings) {
         }
     }
     findings.add("connections", Health::Good, format!("{in_order} in use"));
+}
+
+/// What to do about a connection that nobody has confirmed: the one that it was to replace may still be in use.
+fn unconfirmed(connection: &Connection, all: &[Arc<Connection>]) -> String {
+    let Connection { id, owner, provider, account, .. } = connection;
+    let twin = all.iter().find(|other| {
+        other.id != *id && other.owner == *owner && other.provider == *provider && other.account == *account
+    });
+    let whose = match owner {
+        Owner::User(user) => format!("--user {user}"),
+        Owner::Agent => "--agent".to_owned(),
+    };
+    let remove = format!("clawcoil connections disconnect {id}");
+    match twin {
+        Some(twin) => format!(
+            "{provider} of {owner} was connected once more ({id}), and nobody confirmed that account; {} stays in use. Keep it so: {remove}. Change to the other: clawcoil connect {provider} {whose} --account {account}",
+            twin.id
+        ),
+        None => format!(
+            "{provider} of {owner} ({id}) is connected, but nobody confirmed whose account it is, so it is not used: clawcoil connect {provider} {whose} --account {account}, and say yes to the account; or {remove}"
+        ),
+    }
 }
 
 /// What the machine gives.

@@ -2,18 +2,19 @@
 
 use clap::{Args, ValueEnum};
 use clawcoil::clock::Timestamp;
-use clawcoil::diagnostic::Source;
+use clawcoil::diagnostic::{Source, did_you_mean};
 use clawcoil::host::Home;
 use clawcoil::id::{AccountAlias, Scope, ServiceName, SkillName, UserId};
 use clawcoil::policy::{
-    Change, DenialCode, Explanation, NewGrant, Permissions, Policy, Rate, Revocation, Skill, Use, add_grant, revoke,
+    Change, DenialCode, Edit, Explanation, NewGrant, Permissions, Policy, Rate, Revocation, Skill, Use, add_grant,
+    revoke,
 };
 use clawcoil::registry::{InstalledSkill, Registry};
 use serde_json::{Value, json};
 
 use super::{agent, provider};
 use crate::exit::Failure;
-use crate::output::Output;
+use crate::output::{Output, texts};
 use crate::settings::Settings;
 
 /// Allow a skill what it declares, for these users
@@ -186,17 +187,73 @@ impl Revoke {
     pub(crate) fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
         let home = agent::existing_home(settings)?;
         let mut file = PermissionsFile::open(&home)?;
-        file.revoke(&Revocation { skill: &self.skill, service: self.service.as_ref(), user: self.user.as_deref() })?;
-        if file.changes.is_empty() && file.notes.is_empty() {
+        let what = Revocation { skill: &self.skill, service: self.service.as_ref(), user: self.user.as_deref() };
+        let edit = file.revoke(&what)?;
+        let mut left = texts(edit.left);
+        let mut forbidden = edit.forbidden;
+        for source in home.permission_sources()?.iter().filter(|source| source.name() != file.before.name()) {
+            let there = revoke(source, &what)?;
+            left.extend(texts(there.left));
+            left.extend(there.diff.first().map(|first| format!("{}:{}", source.name(), first.line())));
+            forbidden = forbidden.or(there.forbidden);
+        }
+        if let Some(rule) = forbidden {
+            file.notes.push(format!("{rule} forbids it, whatever is granted"));
+            return file.finish(self.dry_run, output);
+        }
+        if !left.is_empty() {
+            if !self.dry_run {
+                file.write()?;
+            }
+            return Err(self.still_granted(&file, &left));
+        }
+        if file.changes.is_empty() {
             return Err(self.nothing_matched(&file)?);
         }
         file.finish(self.dry_run, output)
+    }
+
+    /// What could be taken away is gone, and yet there is access: by a pattern that names others too, or from another file.
+    fn still_granted(&self, file: &PermissionsFile, left: &[String]) -> Failure {
+        let mut rule = format!("[[forbid]]\nskill = \"{}\"\n", self.skill);
+        rule.extend(self.user.iter().map(|user| format!("users = [\"{user}\"]\n")));
+        rule.extend(self.service.iter().map(|service| format!("service = \"{service}\"\n")));
+        let who = self.user.as_deref().unwrap_or("everybody");
+        let done = match (file.changes.is_empty(), self.dry_run) {
+            (true, _) => "nothing was taken away",
+            (false, true) => "a part of it would be taken away",
+            (false, false) => "a part of it was taken away",
+        };
+        let lines = left.join(", ");
+        let path = file.before.name();
+        let message = format!(
+            "{} is still granted to {who}, by {lines}; {done}\nnarrow the `users` of that grant, or add these lines to {path}:\n\n{rule}",
+            self.skill
+        );
+        let changes: Vec<Value> = file.changes.iter().map(change).collect();
+        let details = json!({
+            "file": path, "changes": changes, "written": !self.dry_run, "still_granted": left, "forbid": rule,
+        });
+        Failure::error(message).with_details(details)
     }
 
     /// A name that is misspelled must not pass for access that was taken away.
     fn nothing_matched(&self, file: &PermissionsFile) -> Result<Failure, Failure> {
         let permissions = Permissions::parse(&[file.source()])?;
         let of_skill: Vec<_> = permissions.granted().filter(|(skill, _)| **skill == self.skill).collect();
+        let services = permissions.granted_services(&self.skill);
+        if let Some(service) =
+            self.service.as_ref().filter(|service| !of_skill.is_empty() && !services.contains(service))
+        {
+            let meant = did_you_mean(service.as_str(), services.iter().map(|service| service.as_str()));
+            let meant = meant.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+            let known = if services.is_empty() { "none".to_owned() } else { texts(services).join(", ") };
+            return Ok(Failure::error(format!(
+                "{} has no grant of a service {service} to {}{meant}\nservices granted to it: {known}",
+                file.before.name(),
+                self.skill
+            )));
+        }
         let mut known: Vec<String> = if of_skill.is_empty() {
             permissions.granted().map(|(skill, _)| skill.to_string()).collect()
         } else {
@@ -266,7 +323,11 @@ impl PermissionsFile {
                 Explanation::Denied(denial) if denial.code == DenialCode::ApprovalPending => {
                     let what =
                         Revocation { skill: &grant.skill, service: Some(&service.service), user: Some(user.as_str()) };
-                    self.revoke(&what)?;
+                    let left = self.revoke(&what)?.left;
+                    self.notes.extend(
+                        left.iter()
+                            .map(|line| format!("{line} grants another version, to more users: it stays as it is")),
+                    );
                 }
                 Explanation::Granted { .. } | Explanation::Denied(_) => {}
             }
@@ -292,16 +353,11 @@ impl PermissionsFile {
         Ok(policy.effective(&skill, &agent::caller(user)?, now).explain(service))
     }
 
-    fn revoke(&mut self, what: &Revocation<'_>) -> Result<(), Failure> {
+    fn revoke(&mut self, what: &Revocation<'_>) -> Result<Edit, Failure> {
         let edit = revoke(&self.source(), what)?;
-        self.text = edit.text;
-        self.changes.extend(edit.diff);
-        self.notes.extend(
-            edit.left
-                .iter()
-                .map(|line| format!("{line} still covers it by a pattern: change that grant, or add a [[forbid]]")),
-        );
-        Ok(())
+        self.text.clone_from(&edit.text);
+        self.changes.extend(edit.diff.iter().cloned());
+        Ok(edit)
     }
 
     /// Writes the file, unless nothing is to change.

@@ -106,15 +106,12 @@ mod tests {
 
     use super::*;
 
-    /// The commands that do something, by the words that one types.
-    fn leaves(command: &clap::Command, words: &str, found: &mut Vec<(String, String)>) {
+    /// All commands, by the words that one types, with what stands below their help.
+    fn commands(command: &clap::Command, words: &str, found: &mut Vec<(String, String)>) {
         let words = format!("{words}{}", command.get_name());
-        let mut below = command.get_subcommands().peekable();
-        if below.peek().is_none() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            found.push((words.clone(), help));
-        }
-        below.for_each(|command| leaves(command, &format!("{words} "), found));
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        found.push((words.clone(), help));
+        command.get_subcommands().for_each(|command| commands(command, &format!("{words} "), found));
     }
 
     #[test]
@@ -122,8 +119,8 @@ mod tests {
         let command = Cli::command();
         command.clone().debug_assert();
         let mut found = Vec::new();
-        leaves(&command, "", &mut found);
-        assert!(found.len() > 20, "{found:?}");
+        commands(&command, "", &mut found);
+        assert!(found.len() > 25, "{found:?}");
         for (words, help) in found {
             assert!(help.contains("Examples:") && help.contains(&words), "`{words} --help` has no example");
         }

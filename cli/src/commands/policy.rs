@@ -15,6 +15,10 @@ use crate::settings::Settings;
 
 /// What is allowed, and why
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil policy check                                  after permissions.toml was edited
+  clawcoil policy explain --skill gmail-send --user alice     why something is allowed or not")]
 pub(crate) struct PolicyCommand {
     #[command(subcommand)]
     action: Action,

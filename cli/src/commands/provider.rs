@@ -22,6 +22,12 @@ use crate::settings::Settings;
 
 /// The services at which accounts can be connected
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil provider list                                 which providers there are
+  clawcoil provider show google                          what to register there
+  clawcoil provider add google --client-id 123.apps.example
+  clawcoil provider remove google")]
 pub(crate) struct ProviderCommand {
     #[command(subcommand)]
     action: Action,

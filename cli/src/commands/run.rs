@@ -3,7 +3,7 @@
 use clap::Args;
 use clawcoil::host::Outcome;
 use clawcoil::id::{SkillName, UserId};
-use clawcoil::runtime::{End, Tool};
+use clawcoil::runtime::{End, Tool, parse_input};
 use serde_json::{Map, Value, json};
 
 use super::agent;
@@ -74,11 +74,7 @@ impl Run {
 }
 
 fn object(text: &str) -> Result<Value, Failure> {
-    match serde_json::from_str(text) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err(Failure::usage("--input is JSON, but no object: write one member for each argument")),
-        Err(error) => Err(Failure::usage(format!("--input is not JSON: {error}"))),
-    }
+    parse_input(text).map_err(|error| Failure::usage(format!("--input: {error}")))
 }
 
 /// `key=value` words as the tool's schema wants them.

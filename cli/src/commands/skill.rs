@@ -21,6 +21,12 @@ const REVEAL: &str = "clawcoil:skill/reveal";
 
 /// The installed skills
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil skill inspect ./gmail-send                    look at it before it is installed
+  clawcoil skill add ./gmail-send
+  clawcoil skill list
+  clawcoil skill remove gmail-send")]
 pub(crate) struct Skill {
     #[command(subcommand)]
     action: Action,

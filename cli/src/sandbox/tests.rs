@@ -19,6 +19,7 @@ struct Tried {
 
 impl Tried {
     async fn start() -> Self {
+        clawcoil_canary::watch();
         let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
         let settings = Settings { access_lifetime: Duration::from_mins(1), ..Settings::default() };
         Self { sandbox: Sandbox::start(settings, Arc::new(clock.clone())).await.unwrap(), clock }

@@ -14,7 +14,7 @@ use crate::secret::Key;
 use super::chain::{FORMAT, Keys, Link};
 use super::event::{self, Event};
 use super::folder::{self, Head};
-use super::sink::Sink;
+use super::sink::{ClosedSink, Sink};
 
 /// A sink that takes longer than this for one line, or for making lines durable, counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -147,6 +147,13 @@ impl AuditLog {
         Self::start(chain.to_owned(), sink, Keys::new(opening.key), Link::FIRST, &[], opening, clock)
     }
 
+    /// A log that takes no entry, because opening the real one failed with this error: for taking access away all the same.
+    /// What must not be done without its entry is not done.
+    pub fn closed(why: AuditError, opening: &Opening<'_>, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
+        let sink = Box::new(ClosedSink(Arc::new(why)));
+        Self::over(String::new(), sink, Keys::new(opening.key), Link::FIRST, opening.epoch, clock)
+    }
+
     fn start(
         chain: String,
         sink: Box<dyn Sink>,
@@ -156,7 +163,20 @@ impl AuditLog {
         opening: &Opening<'_>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        let writer = Writer::new(link, opening.epoch);
+        let log = Self::over(chain, sink, keys, link, opening.epoch, clock)?;
+        log.shared.write(|line| opened(line, &log.chain, opening.agent, heads))?;
+        Ok(log)
+    }
+
+    fn over(
+        chain: String,
+        sink: Box<dyn Sink>,
+        keys: Keys,
+        link: Link,
+        epoch: Option<u64>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, AuditError> {
+        let writer = Writer::new(link, epoch);
         let state = State { writer: Some(writer), since: Duration::ZERO, waiting: 0 };
         let shared = Arc::new(Shared {
             sink,
@@ -175,9 +195,7 @@ impl AuditLog {
             move || shared.keep_durable()
         });
         let syncer = Some(syncer.map_err(AuditError::Write)?);
-        let log = Self { shared, syncer, chain, last_epoch: None };
-        log.shared.write(|line| opened(line, &log.chain, opening.agent, heads))?;
-        Ok(log)
+        Ok(Self { shared, syncer, chain, last_epoch: None })
     }
 
     /// Appends an entry. When this returns, the entry has left the process.

@@ -4,7 +4,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::log::AuditError;
 
 /// Takes the lines of one chain.
 pub trait Sink: Send + Sync + 'static {
@@ -75,5 +77,19 @@ impl Sink for FileSink {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+}
+
+/// Takes nothing, and says why.
+#[derive(Debug)]
+pub(super) struct ClosedSink(pub(super) Arc<AuditError>);
+
+impl Sink for ClosedSink {
+    fn append(&self, _: &[u8]) -> io::Result<()> {
+        Err(io::Error::other(Arc::clone(&self.0)))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -17,6 +17,7 @@ use crate::vault::Connection;
 
 use super::Egress;
 use super::error::EgressError;
+use super::further::Further;
 use super::placeholder::Placeholders;
 use super::redact::Spellings;
 
@@ -78,7 +79,8 @@ pub struct Refusals {
     pub actions: Vec<NeededAction>,
 }
 
-/// No call keeps more refusals: a guest that tries forever must not fill the memory.
+/// No call keeps more refusals, and no more are written down one by one: a guest that tries forever must fill neither the
+/// memory nor the disk. What comes after is counted, and written as one entry.
 const MOST_REFUSALS: usize = 100;
 
 pub(super) struct Handle {
@@ -107,6 +109,8 @@ pub(super) struct State {
     /// The guest said that the API refused this generation.
     pub(super) invalid: HashMap<ConnectionId, Generation>,
     refusals: Refusals,
+    /// What was refused after that.
+    further: Further,
 }
 
 impl Call {
@@ -124,6 +128,7 @@ impl Call {
             revealed: BTreeSet::new(),
             invalid: HashMap::new(),
             refusals: Refusals::default(),
+            further: Further::default(),
         };
         let places = Arc::new(Semaphore::new(super::REQUESTS_PER_CALL));
         Self(Arc::new(Inner { egress, calling, state: Mutex::new(state), places }))
@@ -217,6 +222,12 @@ impl Call {
         }
         drop(state);
         Ok(Revealed { token: released.token, connection: released.connection })
+    }
+
+    /// Writes down how much was refused beyond what has an entry of its own. It is done by itself when nothing of the call is
+    /// left; this is for having it in the log before the entry of the call's end.
+    pub fn sum_up(&self) {
+        self.0.sum_up();
     }
 
     /// What the call was refused so far.
@@ -346,25 +357,48 @@ impl Inner {
 
     /// Notes a refusal, in the log and for the outcome.
     pub(super) fn denied(&self, denial: Denial, target: Option<(&str, &http::Method)>) -> EgressError {
-        let event = Event {
+        let policy = {
+            let mut state = self.state();
+            if state.refusals.denials.len() >= MOST_REFUSALS {
+                state.further.count(&denial);
+                return denial.into();
+            }
+            state.refusals.denials.push(denial.clone());
+            state.policy.hash()
+        };
+        self.append_refusal(&Event {
             decision: Decision::Denied,
             explanation: Some(denial.id),
             rule: denial.rule.as_ref().map(ToString::to_string),
-            policy_hash: Some(self.state().policy.hash()),
+            policy_hash: Some(policy),
             origin: target.map(|(origin, _)| origin.to_owned()),
             method: target.map(|(_, method)| method.as_str().to_owned()),
             detail: Some(denial.message.clone()),
             ..self.event(EventKind::Denied)
+        });
+        denial.into()
+    }
+
+    fn sum_up(&self) {
+        let (further, policy) = {
+            let mut state = self.state();
+            (std::mem::take(&mut state.further), state.policy.hash())
         };
+        if further.count > 0 {
+            self.append_refusal(&Event {
+                decision: Decision::Denied,
+                policy_hash: Some(policy),
+                detail: Some(further.to_string()),
+                ..self.event(EventKind::Denied)
+            });
+        }
+    }
+
+    fn append_refusal(&self, event: &Event) {
         // The answer is no in any case; without the entry it is the more so.
-        if let Err(error) = self.egress.audit.append(&event) {
+        if let Err(error) = self.egress.audit.append(event) {
             tracing::error!(%error, "a refusal is missing in the audit log");
         }
-        let mut state = self.state();
-        if state.refusals.denials.len() < MOST_REFUSALS {
-            state.refusals.denials.push(denial.clone());
-        }
-        denial.into()
     }
 
     /// A refusal of egress itself: of what the request is, not of where it goes.
@@ -391,5 +425,11 @@ impl Inner {
             }
         }
         error
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.sum_up();
     }
 }

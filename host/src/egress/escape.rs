@@ -1,80 +1,41 @@
-//! Comparing a text with a secret of which any character may be escaped.
+//! Characters that are written as something else: `%41`, `\x41`, `\u0041`, `&#65;`.
 
 /// What an escape begins with.
-pub(super) const ESCAPES: &[u8] = b"%\\&";
+const INTRODUCERS: [u8; 3] = *b"%\\&";
 /// No escape of one byte is longer: `\u0000`, `&quot;`, `&#x00;`.
-pub(super) const LONGEST_ESCAPE: usize = 6;
-/// At so many places both readings of a text are tried: `%25` is a percent sign, or three characters.
-const MOST_FORKS: u8 = 6;
+const LONGEST_ESCAPE: usize = 6;
 
-/// Whether a text begins with a secret.
+/// Ways to escape, by what the escapes begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Match {
-    /// It does, and the spelling of it is so long.
-    Whole(usize),
-    /// It ends within it.
-    Begun,
-    /// It doesn't.
-    No,
-}
+pub(super) struct Escapes([bool; INTRODUCERS.len()]);
 
-impl Match {
-    pub(super) fn whole(self) -> Option<usize> {
-        match self {
-            Self::Whole(length) => Some(length),
-            Self::Begun | Self::No => None,
-        }
+impl Escapes {
+    /// Every character is what it is.
+    pub(super) const NONE: Self = Self([false; 3]);
+    /// Any of these ways, also mixed.
+    pub(super) const ALL: Self = Self([true; 3]);
+    /// One way each: a text that is escaped in one of them may hold what begins an escape in another.
+    pub(super) const EACH: [Self; 3] =
+        [Self([true, false, false]), Self([false, true, false]), Self([false, false, true])];
+
+    /// Whether an escape begins with this byte.
+    pub(super) fn begin_with(self, byte: u8) -> bool {
+        INTRODUCERS.iter().zip(self.0).any(|(introducer, counts)| counts && *introducer == byte)
+    }
+
+    /// What a text begins with.
+    pub(super) fn unescape(self, text: &[u8]) -> Unescaped {
+        if text.first().is_some_and(|byte| self.begin_with(*byte)) { unescape(text) } else { Unescaped::None }
     }
 }
 
-/// Compares the beginning of a text with a secret.
-pub(super) fn matches(text: &[u8], secret: &[u8]) -> Match {
-    compare(text, secret, MOST_FORKS)
-}
-
-fn compare(text: &[u8], secret: &[u8], forks: u8) -> Match {
-    let mut rest = text;
-    let mut begun = Match::No;
-    for (n, expected) in secret.iter().enumerate() {
-        let Some(byte) = rest.first() else { return Match::Begun };
-        let literally = (byte == expected).then_some(1);
-        let escaped = match unescape(rest) {
-            Unescaped::Byte(found, length) if found == *expected => Some(length),
-            Unescaped::Byte(..) | Unescaped::None => None,
-            Unescaped::Begun => {
-                begun = Match::Begun;
-                None
-            }
-        };
-        let taken = match (escaped, literally) {
-            (Some(escaped), Some(literally)) if forks > 0 => {
-                let after = |taken: usize| {
-                    let secret = secret.get(n + 1..).unwrap_or_default();
-                    let before = text.len() - rest.len() + taken;
-                    match compare(rest.get(taken..).unwrap_or_default(), secret, forks - 1) {
-                        Match::Whole(length) => Match::Whole(before + length),
-                        other => other,
-                    }
-                };
-                return match (after(escaped), after(literally)) {
-                    (Match::Whole(length), _) | (_, Match::Whole(length)) => Match::Whole(length),
-                    (Match::Begun, _) | (_, Match::Begun) => Match::Begun,
-                    _ => begun,
-                };
-            }
-            (Some(taken), _) | (None, Some(taken)) => taken,
-            (None, None) => return begun,
-        };
-        rest = rest.get(taken..).unwrap_or_default();
-    }
-    Match::Whole(text.len() - rest.len())
-}
-
-enum Unescaped {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unescaped {
     /// The byte that is meant, and the length of its escape.
     Byte(u8, usize),
     /// The text ends within an escape.
     Begun,
+    /// No escape.
     None,
 }
 
@@ -127,37 +88,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_character_may_be_escaped_in_any_way() {
-        for text in [
-            "a+/\"b",
-            "a%2b/\"b",
-            "a%2B%2f%22b",
-            "a\\u002b\\/\\\"b",
-            "a&#43;&#x2F;&quot;b",
-            "\\x61+/\"%62",
-            "a\\u002B/&#34;b",
+    fn an_escape_is_read_when_it_is_whole_and_has_begun_before() {
+        for (text, byte) in [
+            ("%2b", b'+'),
+            ("%2B", b'+'),
+            ("\\x2b", b'+'),
+            ("\\u002b", b'+'),
+            ("\\/", b'/'),
+            ("\\\"", b'"'),
+            ("&#43;", b'+'),
+            ("&#x2F;", b'/'),
+            ("&quot;", b'"'),
+            ("&amp;", b'&'),
         ] {
-            assert_eq!(matches(text.as_bytes(), b"a+/\"b"), Match::Whole(text.len()), "{text}");
-            for end in 0..text.len() {
-                assert_eq!(matches(&text.as_bytes()[..end], b"a+/\"b"), Match::Begun, "{text} {end}");
+            let text = text.as_bytes();
+            assert_eq!(Escapes::ALL.unescape(text), Unescaped::Byte(byte, text.len()));
+            for end in 1..text.len() {
+                assert_eq!(Escapes::ALL.unescape(&text[..end]), Unescaped::Begun);
             }
+            assert_eq!(Escapes::NONE.unescape(text), Unescaped::None);
+            assert_eq!(Escapes::EACH.iter().filter(|escapes| escapes.begin_with(text[0])).count(), 1);
         }
-        assert_eq!(matches(b"a%2c/b", b"a+/b"), Match::No);
-    }
-
-    #[test]
-    fn a_secret_with_escapes_of_its_own_is_found_both_ways() {
-        for text in ["a%25b", "a%2525b", "a%%32%35b"] {
-            assert_eq!(matches(text.as_bytes(), b"a%25b"), Match::Whole(text.len()), "{text}");
+        for text in ["%2g", "%%", "\\xg", "&nbsp;", "&;", "a"] {
+            assert_eq!(Escapes::ALL.unescape(text.as_bytes()), Unescaped::None, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn comparing_never_panics_and_a_secret_matches_itself(secret in prop::collection::vec(any::<u8>(), 0..12), text in prop::collection::vec(any::<u8>(), 0..12)) {
-            let _ = matches(&text, &secret);
-            let _ = matches(&text, b"%\\&%\\&%\\&");
-            prop_assert!(matches(&[&secret[..], &text].concat(), &secret).whole().is_some() || secret.iter().filter(|byte| ESCAPES.contains(byte)).count() > usize::from(MOST_FORKS));
+        fn no_escape_stays_begun_beyond_the_longest_one(text in "[%\\\\&#xu0-9a-f;]{0,12}") {
+            match Escapes::ALL.unescape(text.as_bytes()) {
+                Unescaped::Byte(_, length) => prop_assert!(length <= LONGEST_ESCAPE.min(text.len())),
+                Unescaped::Begun => prop_assert!(text.len() < LONGEST_ESCAPE),
+                Unescaped::None => {}
+            }
         }
     }
 }

@@ -5,7 +5,8 @@
 //! token is attached or swapped in, `net` sends, and the answer is cleaned and looked through on its way back.
 //!
 //! Nothing is resolved or dialled for a request that is refused; each refusal is a [`Denial`](crate::policy::Denial) with an
-//! explanation id, in the audit log and in [`Call::refusals`].
+//! explanation id, in the audit log and in [`Call::refusals`]. After the first hundred of a call, the log has only how many more
+//! there were, and of what kinds.
 //!
 //! What is not guaranteed: a server that transforms the token in a way of its own can hand it to the guest, and a token that was
 //! revealed can leave in a result. Where requests may go is the real control.
@@ -17,9 +18,11 @@ mod call;
 mod credentials;
 mod error;
 mod escape;
+mod further;
 pub mod headers;
 pub mod placeholder;
 pub mod redact;
+mod scan;
 mod send;
 pub mod slots;
 

@@ -4,6 +4,7 @@
 //! base64url, wherever in the encoded text it stands and whether padded or not; hexadecimal. A server that transforms the
 //! secret in a way of its own gets past this. Where requests may go is the real control; this is the second one.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -16,7 +17,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as _, Frame, SizeHint};
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::escape::{self, ESCAPES, LONGEST_ESCAPE};
+use super::escape::Escapes;
+use super::scan::{Pattern, Places, Search};
 use super::{Body, BoxError};
 
 /// What is shorter than this occurs by chance, and is not looked for.
@@ -28,26 +30,19 @@ const BLOT: u8 = b'*';
 
 /// The spellings of some secrets, and a searcher for them. Wiped when it is dropped.
 pub struct Spellings {
-    /// Found with any of their characters escaped.
-    secrets: Vec<Secret>,
-    /// Found as they are.
-    forms: Vec<Secret>,
-    /// What a spelling begins with, at most [`LEAD`] bytes of it.
+    patterns: Vec<Pattern>,
+    /// The secrets as they are in the name of a header.
+    names: Vec<Pattern>,
+    /// What a spelling begins with, at most [`LEAD`] characters of it.
     leads: Vec<Vec<u8>>,
+    longest_lead: usize,
     /// For long texts; building it takes longer than looking through a short one without.
     searcher: OnceLock<Searcher>,
-    /// Which bytes a lead, and which bytes a lead or an escape, begins with.
-    first: Box<[First; 256]>,
-    longest: usize,
+    /// Which bytes a lead begins with.
+    first: Box<[bool; 256]>,
 }
 
 type Secret = Zeroizing<Vec<u8>>;
-
-#[derive(Debug, Clone, Copy, Default)]
-struct First {
-    of_lead: bool,
-    of_any: bool,
-}
 
 /// From this length on a text is looked through with a searcher.
 const LONG: usize = 4096;
@@ -63,83 +58,80 @@ enum Searcher {
 impl Spellings {
     /// The spellings of these secrets.
     pub fn of<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let secrets: Vec<Secret> = secrets
-            .into_iter()
-            .filter(|secret| secret.len() >= SHORTEST)
-            .map(|secret| Zeroizing::new(secret.as_bytes().to_vec()))
-            .collect();
-        let mut forms = Vec::with_capacity(secrets.len() * 9);
-        let mut leads = Vec::new();
-        for secret in &secrets {
-            encode(secret, &mut forms);
+        let (mut patterns, mut names, mut leads) = (Vec::new(), Vec::new(), Vec::new());
+        for secret in secrets.into_iter().map(str::as_bytes).filter(|secret| secret.len() >= SHORTEST) {
             lead_escaped(secret, &mut leads);
+            for form in forms(secret) {
+                leads.push(form.get(..LEAD).unwrap_or(&form).to_vec());
+                patterns.push(Pattern::new(form, Escapes::NONE));
+            }
+            let mut escapes = vec![Escapes::ALL];
+            if secret.iter().any(|byte| Escapes::ALL.begin_with(*byte)) {
+                // What looks like an escape may stand for itself.
+                escapes.push(Escapes::NONE);
+                escapes.extend(Escapes::EACH);
+            }
+            patterns.extend(escapes.into_iter().map(|escapes| Pattern::new(Zeroizing::new(secret.to_vec()), escapes)));
+            names.push(Pattern::new(Zeroizing::new(secret.to_ascii_lowercase()), Escapes::NONE));
         }
-        leads.extend(forms.iter().map(|form: &Secret| form.get(..LEAD).unwrap_or(form).to_vec()));
         // A lead that begins with another one is found with it.
         leads.sort_unstable();
         leads.dedup_by(|later, earlier| later.starts_with(earlier));
-        let mut first = Box::new([First::default(); 256]);
-        for (byte, of_lead) in leads
-            .iter()
-            .filter_map(|lead| Some((*lead.first()?, true)))
-            .chain(ESCAPES.iter().map(|byte| (*byte, false)))
-        {
-            if let Some(entry) = first.get_mut(usize::from(byte)) {
-                entry.of_lead |= of_lead;
-                entry.of_any = true;
+        let mut first = Box::new([false; 256]);
+        for byte in leads.iter().filter_map(|lead| lead.first()) {
+            if let Some(begins) = first.get_mut(usize::from(*byte)) {
+                *begins = true;
             }
         }
-        let longest = secrets.iter().map(|secret| secret.len() * LONGEST_ESCAPE).max().unwrap_or_default();
-        Self { secrets, forms, leads, searcher: OnceLock::new(), first, longest }
+        let longest_lead = leads.iter().map(Vec::len).max().unwrap_or_default();
+        Self { patterns, names, leads, longest_lead, searcher: OnceLock::new(), first }
     }
 
-    /// The next place, from a place on, where a secret stands.
-    fn find(&self, text: &[u8], mut from: usize) -> Option<std::ops::Range<usize>> {
-        loop {
-            let at = self.find_lead(text, from)?;
-            let rest = text.get(at..)?;
-            let plain = self.forms.iter().filter(|form| rest.starts_with(form)).map(|form| form.len()).max();
-            let escaped = self.secrets.iter().filter_map(|secret| escape::matches(rest, secret).whole()).max();
-            match plain.max(escaped) {
-                Some(length) => return Some(at..at + length),
-                // Only the lead of a spelling.
-                None => from = at + 1,
+    /// The next place, from one on, where a spelling may begin, or has begun when the text ends.
+    fn next(&self, text: &[u8], from: usize) -> Option<usize> {
+        let mut from = from;
+        if text.len().saturating_sub(from) >= LONG {
+            let found = self.searcher.get_or_init(|| Searcher::new(&self.leads)).find(text, from);
+            if found.is_some() {
+                return found;
             }
+            from = text.len().saturating_sub(self.longest_lead.saturating_sub(1));
         }
-    }
-
-    /// The next place where a spelling may begin.
-    fn find_lead(&self, text: &[u8], from: usize) -> Option<usize> {
         let rest = text.get(from..)?;
-        if rest.len() >= LONG {
-            return self.searcher.get_or_init(|| Searcher::new(&self.leads)).find(text, from);
-        }
         let begins = |(at, byte): (usize, &u8)| {
-            self.begins(*byte).of_lead
-                && rest.get(at..).is_some_and(|here| self.leads.iter().any(|lead| here.starts_with(lead)))
+            self.first.get(usize::from(*byte)).copied().unwrap_or_default()
+                && rest
+                    .get(at..)
+                    .is_some_and(|here| self.leads.iter().any(|lead| here.starts_with(lead) || lead.starts_with(here)))
         };
         rest.iter().enumerate().position(begins).map(|at| from + at)
     }
 
-    fn begins(&self, byte: u8) -> First {
-        self.first.get(usize::from(byte)).copied().unwrap_or_default()
+    fn places_in(&self, text: &[u8]) -> Places {
+        let mut found = Places::default();
+        if self.next(text, 0).is_some() {
+            let mut search = Search::default();
+            search.feed(&self.patterns, text, |from| self.next(text, from), &mut found);
+            search.end(&self.patterns, &mut found);
+        }
+        found
     }
 
     /// Whether a secret stands in the text.
     pub fn occur_in(&self, text: &[u8]) -> bool {
-        self.find(text, 0).is_some()
+        !self.places_in(text).is_empty()
     }
 
     /// Blots out what stands in the text. Says whether something did.
     pub fn blot(&self, text: &mut [u8]) -> bool {
-        let mut from = 0;
-        while let Some(range) = self.find(text, from) {
-            from = range.end;
-            if let Some(found) = text.get_mut(range) {
-                found.fill(BLOT);
+        let places = self.places_in(text);
+        let found = !places.is_empty();
+        for place in places {
+            if let Some(secret) = text.get_mut(place) {
+                secret.fill(BLOT);
             }
         }
-        from > 0
+        found
     }
 
     /// Whether a secret stands in a header's name or value.
@@ -149,11 +141,13 @@ impl Spellings {
 
     /// Header names are lower-case, whatever was sent.
     fn named_in(&self, name: &HeaderName) -> bool {
-        let holds = |secret: &Secret| {
-            secret.len() <= name.as_str().len()
-                && name.as_str().as_bytes().windows(secret.len()).any(|part| part.eq_ignore_ascii_case(secret))
-        };
-        self.secrets.iter().any(holds)
+        let name = name.as_str().as_bytes();
+        if self.names.iter().all(|secret| secret.text().len() > name.len()) {
+            return false;
+        }
+        let mut found = Places::default();
+        Search::default().feed(&self.names, name, Some, &mut found);
+        !found.is_empty()
     }
 
     /// Blots out what stands in the values, and drops the headers in whose names something stands.
@@ -165,26 +159,13 @@ impl Spellings {
             found = true;
         }
         for value in headers.values_mut() {
-            if self.occur_in(value.as_bytes()) {
-                let mut text = value.as_bytes().to_vec();
-                self.blot(&mut text);
+            let mut text = value.as_bytes().to_vec();
+            if self.blot(&mut text) {
                 *value = HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
                 found = true;
             }
         }
         found
-    }
-
-    /// Where the text's end might be the beginning of a spelling that the next piece goes on with.
-    fn open_end(&self, text: &[u8]) -> usize {
-        let start = text.len().saturating_sub(self.longest.saturating_sub(1));
-        let might_begin = |at: &usize| {
-            let rest = text.get(*at..).unwrap_or_default();
-            rest.first().is_some_and(|byte| self.begins(*byte).of_any)
-                && (self.forms.iter().any(|form| form.starts_with(rest))
-                    || self.secrets.iter().any(|secret| escape::matches(rest, secret) == escape::Match::Begun))
-        };
-        (start..text.len()).find(might_begin).unwrap_or(text.len())
     }
 }
 
@@ -222,16 +203,16 @@ impl std::fmt::Debug for Spellings {
 }
 
 /// The spellings in which the whole secret is encoded.
-fn encode(secret: &[u8], forms: &mut Vec<Secret>) {
+fn forms(secret: &[u8]) -> Vec<Secret> {
+    let mut forms: Vec<Secret> = Vec::new();
+    if secret.len() < 2 * SHORTEST {
+        return forms;
+    }
     let mut add = |form: Vec<u8>| {
         if form.len() >= SHORTEST && !forms.iter().any(|other| **other == form) {
             forms.push(Zeroizing::new(form));
         }
     };
-    add(secret.to_vec());
-    if secret.len() < 2 * SHORTEST {
-        return;
-    }
     add(hex::encode(secret).into_bytes());
     add(hex::encode_upper(secret).into_bytes());
     for before in 0..3 {
@@ -246,6 +227,7 @@ fn encode(secret: &[u8], forms: &mut Vec<Secret>) {
             add(encoded.as_bytes().get(from..to).unwrap_or_default().to_vec());
         }
     }
+    forms
 }
 
 /// What the spellings begin with in which some characters are escaped: nobody escapes a letter unless all are.
@@ -277,35 +259,54 @@ fn lead_escaped(secret: &[u8], leads: &mut Vec<Vec<u8>>) {
 /// Looks at a stream piece by piece. What might be the beginning of a secret is held until more is known.
 pub struct Scrubber {
     spellings: Arc<Spellings>,
-    held: Vec<u8>,
+    search: Search,
+    held: VecDeque<u8>,
     found: bool,
 }
 
 impl Scrubber {
     /// A scrubber at the beginning of a stream.
     pub fn new(spellings: Arc<Spellings>) -> Self {
-        Self { spellings, held: Vec::new(), found: false }
+        Self { spellings, search: Search::default(), held: VecDeque::new(), found: false }
     }
 
     /// Takes a piece, and gives what can go on. Nothing is copied where nothing is found or held.
     pub fn push(&mut self, mut piece: Bytes) -> Bytes {
-        if self.held.is_empty() && !self.spellings.occur_in(&piece) {
-            let end = self.spellings.open_end(&piece);
-            self.held.extend_from_slice(piece.get(end..).unwrap_or_default());
-            piece.truncate(end);
+        let begin = self.search.at() - self.held.len();
+        let mut found = Places::default();
+        let next = |from| self.spellings.next(&piece, from);
+        self.search.feed(&self.spellings.patterns, &piece, next, &mut found);
+        let free = self.search.open() - begin;
+        if self.held.is_empty() && found.is_empty() {
+            self.held.extend(piece.get(free..).unwrap_or_default());
+            piece.truncate(free);
             return piece;
         }
-        let mut text = std::mem::take(&mut self.held);
-        text.extend_from_slice(&piece);
-        self.found |= self.spellings.blot(&mut text);
-        let end = self.spellings.open_end(&text);
-        self.held = text.split_off(end);
-        Bytes::from(text)
+        self.held.extend(&piece);
+        self.blot(begin, found);
+        self.release(free)
     }
 
     /// What was held when the stream ended.
     pub fn finish(&mut self) -> Bytes {
-        Bytes::from(std::mem::take(&mut self.held))
+        let begin = self.search.at() - self.held.len();
+        let mut found = Places::default();
+        self.search.end(&self.spellings.patterns, &mut found);
+        self.blot(begin, found);
+        self.release(self.held.len())
+    }
+
+    /// Blots places of the stream out of what is held, which begins at one.
+    fn blot(&mut self, begin: usize, places: Places) {
+        self.found |= !places.is_empty();
+        for place in places {
+            let held = self.held.range_mut(place.start - begin..place.end - begin);
+            held.for_each(|byte| *byte = BLOT);
+        }
+    }
+
+    fn release(&mut self, length: usize) -> Bytes {
+        self.held.drain(..length).collect()
     }
 
     /// Whether a secret was found so far.
@@ -316,7 +317,9 @@ impl Scrubber {
 
 impl Drop for Scrubber {
     fn drop(&mut self) {
-        self.held.zeroize();
+        let (front, back) = self.held.as_mut_slices();
+        front.zeroize();
+        back.zeroize();
     }
 }
 
@@ -544,6 +547,31 @@ mod tests {
         assert_eq!(scrubber.push(Bytes::from_static(b"say ya29.Cana")), "say ");
         assert_eq!(scrubber.push(Bytes::from_static(b"da")), "ya29.Canada");
         assert!(!scrubber.found());
+    }
+
+    /// Each byte would be compared with all of the token, were the beginnings of it tried one after the other: 16 KiB times
+    /// 4 MiB are hours.
+    #[test]
+    fn a_token_that_repeats_itself_costs_no_more_than_another() {
+        let token = "a".repeat(16 << 10);
+        let nearly = [&token[1..], "b"].concat();
+        let text = Bytes::from([nearly.repeat(255), token.clone()].concat());
+        let encoded = [hex::encode(&nearly).repeat(15), hex::encode(&token)].concat();
+        let spellings = Arc::new(Spellings::of([token.as_str()]));
+        for (text, size) in
+            [(text.clone(), 1), (text.slice(text.len() - (1 << 20)..), 1 << 16), (encoded.into(), 1 << 10)]
+        {
+            let mut scrubber = Scrubber::new(Arc::clone(&spellings));
+            let mut out = Vec::with_capacity(text.len());
+            for from in (0..text.len()).step_by(size) {
+                out.extend_from_slice(&scrubber.push(text.slice(from..text.len().min(from + size))));
+            }
+            out.extend_from_slice(&scrubber.finish());
+            assert!(scrubber.found() && out.len() == text.len() && out.ends_with(b"****"));
+            assert!(!out[..text.len() - 2 * nearly.len()].contains(&b'*'), "what is not the token was touched");
+        }
+        let name = HeaderName::from_bytes("a".repeat(60 << 10).as_bytes()).unwrap();
+        assert!(spellings.occur_in_header(&name, &HeaderValue::from_static("")));
     }
 
     #[test]

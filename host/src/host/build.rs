@@ -153,11 +153,19 @@ pub struct HostBuilder {
     net: Option<NetSettings>,
     runtime: runtime::Settings,
     audit: Option<(String, Box<dyn Sink>)>,
+    even_unrecorded: bool,
 }
 
 impl HostBuilder {
     pub(super) fn new(home: Home) -> Self {
-        Self { home, clock: None, net: None, runtime: runtime::Settings::default(), audit: None }
+        Self {
+            home,
+            clock: None,
+            net: None,
+            runtime: runtime::Settings::default(),
+            audit: None,
+            even_unrecorded: false,
+        }
     }
 
     /// Another source of time and random bytes. Default: the system's.
@@ -188,6 +196,14 @@ impl HostBuilder {
         self
     }
 
+    /// Opens the host also where its audit log can't be opened: for taking access away, which waits for no disk. Such a host
+    /// releases no token, and calls what it does unrecorded.
+    #[must_use]
+    pub fn even_unrecorded(mut self) -> Self {
+        self.even_unrecorded = true;
+        self
+    }
+
     /// Opens the vault, the policy, the catalogue, the audit log and the engine.
     ///
     /// Make the process non-dumpable after this, not before: see [`Runtime::new`].
@@ -207,9 +223,13 @@ impl HostBuilder {
         let vault = Arc::new(Vault::open(&home.database(), &identity, Arc::clone(&clock)).await?);
         let key = vault.audit_key();
         let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
-        let audit = Arc::new(match self.audit {
-            Some((chain, sink)) => AuditLog::with_sink(&chain, sink, &opening, Arc::clone(&clock))?,
-            None => AuditLog::open(&home.audit(), &opening, Arc::clone(&clock))?,
+        let opened = match self.audit {
+            Some((chain, sink)) => AuditLog::with_sink(&chain, sink, &opening, Arc::clone(&clock)),
+            None => AuditLog::open(&home.audit(), &opening, Arc::clone(&clock)),
+        };
+        let audit = Arc::new(match opened {
+            Err(error) if self.even_unrecorded => AuditLog::closed(error, &opening, Arc::clone(&clock))?,
+            opened => opened?,
         });
 
         let mut settings = self.runtime;

@@ -131,13 +131,14 @@ impl Host {
 /// The entry of a call in the audit log, written when the call is over, however it ended.
 struct Entry<'a> {
     audit: &'a AuditLog,
+    acting: &'a egress::Call,
     event: Event,
 }
 
 impl<'a> Entry<'a> {
     fn new(
         host: &'a Host,
-        acting: &egress::Call,
+        acting: &'a egress::Call,
         caller: &Caller,
         ready: &Ready,
         tool: &str,
@@ -154,7 +155,7 @@ impl<'a> Entry<'a> {
             policy_hash: Some(acting.policy_hash()),
             ..Event::new(EventKind::Invoked)
         };
-        Self { audit: &host.audit, event }
+        Self { audit: &host.audit, acting, event }
     }
 
     /// One entry for each refusal, with the id under which it was explained.
@@ -182,6 +183,7 @@ impl<'a> Entry<'a> {
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
+        self.acting.sum_up();
         // What the call did can't be undone any more; while the log can't be written, no token is released.
         if let Err(error) = self.audit.append(&self.event) {
             tracing::error!(error = &error as &dyn std::error::Error, "a call is missing in the audit log");

@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use clawcoil_canary as canary;
+
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::id::VaultId;
@@ -26,12 +28,13 @@ impl Files {
     /// Makes `NAME.crt` and `NAME.key`.
     fn generate(&self, name: &str) -> Identity {
         let (certificate, key) = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
-        Identity::generate(&certificate, &key, &SystemClock::new()).unwrap()
+        let identity = Identity::generate(&certificate, &key, &SystemClock::new()).unwrap();
+        canary::plant_key(&std::fs::read_to_string(key).unwrap());
+        identity
     }
 
-    fn load(&self, certificate: &str, key: &str) -> Result<Identity, String> {
+    fn load(&self, certificate: &str, key: &str) -> Result<Identity, IdentityError> {
         Identity::load(&self.path(certificate), &self.path(key))
-            .map_err(|error| error.to_string().replace(self.folder.path().to_str().unwrap(), "DIR"))
     }
 
     fn write(&self, name: &str, text: impl AsRef<[u8]>) {
@@ -50,7 +53,9 @@ impl Files {
 }
 
 fn root() -> Key {
-    Key::fill_with(|key| SystemClock::new().fill_random(key))
+    let root = Key::fill_with(|key| SystemClock::new().fill_random(key));
+    canary::plant(canary::Kind::RootKey, root.expose());
+    root
 }
 
 async fn moves(from: &Identity, to: &Identity, vault: &VaultId) -> Result<bool, SealError> {
@@ -121,44 +126,9 @@ fn the_key_file_is_for_its_owner_only_and_nothing_is_overwritten() {
 }
 
 #[test]
-fn a_broken_identity_says_what_it_is_and_what_to_do() {
-    let files = Files::new();
-    files.generate("one");
-    files.generate("two");
-    let pem = |name: &str| std::fs::read_to_string(files.path(name)).unwrap();
-    files.write("cut.key", &pem("one.key")[..60]);
-    files.write("garbage.key", [0xff; 500]);
-    files.write("large.key", vec![b'a'; 100_000]);
-    files.write("encrypted.key", pem("one.key").replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"));
-    files.write("old.key", pem("one.key").replace("PRIVATE KEY", "EC PRIVATE KEY"));
-    let curve = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
-    files.write("p384.key", curve.serialize_pem());
-    files.write("open.key", pem("one.key"));
-    std::fs::set_permissions(files.path("open.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
-    files.write("cut.crt", &pem("one.crt")[..100]);
-    let not_a_key = "no private key in PKCS#8 PEM form";
-    let begins = "name the file that begins with `-----BEGIN PRIVATE KEY-----`";
-    let table = [
-        ("one.crt", "none.key", "DIR/none.key: no such file: make an identity with `clawcoil init`, or name the file that has it".to_owned()),
-        ("none.crt", "one.key", "DIR/none.crt: no such file: make an identity with `clawcoil init`, or name the file that has it".to_owned()),
-        ("one.crt", "cut.key", format!("DIR/cut.key: {not_a_key}: it does not parse; {begins}")),
-        ("one.crt", "garbage.key", format!("DIR/garbage.key: {not_a_key}: it does not parse; {begins}")),
-        ("one.crt", "large.key", format!("DIR/large.key: {not_a_key}: it does not parse; {begins}")),
-        ("one.crt", "encrypted.key", format!("DIR/encrypted.key: {not_a_key}: it is encrypted; decrypt it with `openssl pkcs8`")),
-        ("one.crt", "old.key", format!("DIR/old.key: {not_a_key}: it has the older EC form; convert it with `openssl pkcs8 -topk8 -nocrypt`")),
-        ("one.crt", "p384.key", format!("DIR/p384.key: {not_a_key}: it is a key of another curve; take an Ed25519 or P-256 key")),
-        ("one.crt", "open.key", "DIR/open.key: the private key has mode 0644, so others can read it: run `chmod 600` on it, and take a new key if somebody may have".to_owned()),
-        ("cut.crt", "one.key", "DIR/cut.crt: no X.509 certificate in PEM form: name the file that begins with `-----BEGIN CERTIFICATE-----`".to_owned()),
-        ("two.crt", "one.key", "DIR/two.crt: this certificate does not belong to the key in DIR/one.key: name the two files that were made together".to_owned()),
-    ];
-    for (certificate, key, expected) in table {
-        assert_eq!(files.load(certificate, key).unwrap_err(), expected);
-    }
-}
-
-#[test]
 fn a_recovery_copy_opens_with_its_key_and_for_its_vault_only() {
     let (recovery, key) = Recovery::generate();
+    canary::plant(canary::Kind::RecoveryKey, key.expose().as_bytes());
     let root = root();
     let copy = recovery.wrap(&VAULT, &root).unwrap().unwrap();
     let again: RecoveryKey = key.expose().parse().unwrap();

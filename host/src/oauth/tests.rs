@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use clawcoil_canary::Kind;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -63,6 +64,11 @@ impl Drop for Endpoint {
 
 impl Endpoint {
     async fn that(act: Act) -> Self {
+        for (kind, secret) in
+            [Kind::ClientSecret, Kind::RefreshToken, Kind::RefreshToken, Kind::AccessToken].iter().zip(SECRETS)
+        {
+            clawcoil_canary::plant(*kind, secret);
+        }
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));

@@ -168,6 +168,8 @@ pub struct Edit {
     pub diff: Vec<Change>,
     /// Grants that were left and still cover what was to be revoked, through a pattern.
     pub left: Vec<Line>,
+    /// The rule that forbids what was to be revoked, whatever is granted.
+    pub forbidden: Option<Line>,
 }
 
 /// A line that went or came. It prints as in a patch.
@@ -177,6 +179,15 @@ pub enum Change {
     Removed(usize, String),
     /// A line of the new text, counted from one.
     Added(usize, String),
+}
+
+impl Change {
+    /// The line, counted from one.
+    pub fn line(&self) -> usize {
+        match self {
+            Self::Removed(line, _) | Self::Added(line, _) => *line,
+        }
+    }
 }
 
 impl fmt::Display for Change {
@@ -250,7 +261,11 @@ pub fn revoke(source: &Source, what: &Revocation<'_>) -> Result<Edit, Diagnostic
     for (position, comments) in kept.into_iter().rev().filter(|(_, comments)| !comments.is_empty()) {
         put_before_next(&mut document, position, &comments);
     }
-    finish(source, document.to_string(), left)
+    let forbidden = what
+        .user
+        .and_then(|user| permissions.forbids.iter().find(|forbid| forbid.is_all_of(what.skill, user, what.service)));
+    let forbidden = forbidden.map(|forbid| forbid.line.clone());
+    Ok(Edit { forbidden, ..finish(source, document.to_string(), left)? })
 }
 
 /// The comments above a table that an empty line parts from it: they are not about this table alone.
@@ -310,7 +325,7 @@ fn revoke_in(table: &mut Table, user: Option<&str>, line: Option<Line>, left: &m
 fn finish(source: &Source, text: String, left: Vec<Line>) -> Result<Edit, Diagnostics> {
     Permissions::parse(&[Source::new(source.name(), &*text)])?;
     let diff = diff(source.text(), &text);
-    Ok(Edit { text, diff, left })
+    Ok(Edit { text, diff, left, forbidden: None })
 }
 
 /// The shortest change between two texts, by whole lines.

@@ -52,6 +52,16 @@ impl Forbid {
             && any(&self.users, caller.user.as_str())
     }
 
+    /// Whether it forbids a user all use of a skill's service, from whatever program.
+    pub(super) fn is_all_of(&self, skill: &SkillName, user: &str, service: Option<&ServiceName>) -> bool {
+        self.what == What::Everything
+            && self.clients.is_none()
+            && self.provider.is_none()
+            && self.skill.as_ref().is_none_or(|pattern| pattern.matches(skill.as_str()))
+            && self.users.as_ref().is_none_or(|users| users.iter().any(|pattern| pattern.matches(user)))
+            && self.service.as_ref().is_none_or(|name| Some(name) == service)
+    }
+
     /// Whether the rule is about this service, given that it is about the skill and caller.
     pub(super) fn concerns_service(&self, service: &ServiceName, provider: &ProviderId) -> bool {
         self.service.as_ref().is_none_or(|name| name == service)

@@ -46,7 +46,7 @@ use super::limits::LimitRules;
 use super::manifest::Manifest;
 use super::provider::ProviderFacts;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source, Table, did_you_mean};
-use crate::id::{Digest, ProviderId, SkillName};
+use crate::id::{Digest, ProviderId, ServiceName, SkillName};
 
 /// What an operator says about addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +69,19 @@ impl Permissions {
     /// Each grant's skill, and the patterns of its users, in the order of the file.
     pub fn granted(&self) -> impl Iterator<Item = (&SkillName, Vec<String>)> {
         self.grants.iter().map(|grant| (&grant.skill, grant.users.iter().map(ToString::to_string).collect()))
+    }
+
+    /// The services of a skill for which there is a grant, each once, in order.
+    pub fn granted_services(&self, skill: &SkillName) -> Vec<&ServiceName> {
+        let of_skill = self.grants.iter().filter(|grant| grant.skill == *skill);
+        let mut services: Vec<_> = of_skill
+            .filter_map(
+                |grant| if let Allowed::Service(service) = &grant.allowed { Some(&service.service) } else { None },
+            )
+            .collect();
+        services.sort();
+        services.dedup();
+        services
     }
 
     /// Reads the files; what they say is taken together, in whatever order.

@@ -192,28 +192,6 @@ override = { "{api_origin}" = "http://127.0.0.1:9001" }
     assert_eq!(google.name, "Google");
 }
 
-#[test]
-fn each_broken_file_is_refused_with_its_places_and_the_way_out() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/provider");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let file = entry.unwrap().path();
-        if file.extension().is_none_or(|extension| extension != "toml") {
-            continue;
-        }
-        seen += 1;
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let source = Source::new(name, std::fs::read_to_string(&file).unwrap());
-        let error = Catalogue::with(&[source]).expect_err(name).to_string();
-        let mut settings = insta::Settings::clone_current();
-        settings.set_snapshot_path(&folder);
-        settings.set_prepend_module_to_snapshot(false);
-        settings.set_omit_expression(true);
-        settings.bind(|| insta::assert_snapshot!(name.trim_end_matches(".toml"), error));
-    }
-    assert!(seen >= 8, "{seen}");
-}
-
 proptest! {
     #[test]
     fn no_provider_file_makes_the_reader_panic(

@@ -109,13 +109,13 @@ impl Vault {
         Ok(connection)
     }
 
-    /// Makes an unconfirmed connection usable, in the place of the one before: its user has seen which account it is. One that
-    /// is confirmed stays so.
-    pub async fn confirm(&self, id: ConnectionId) -> Result<(), VaultError> {
+    /// Makes an unconfirmed connection usable, in the place of the one before: its user has seen which account it is. Gives what
+    /// it took the place of, as [`disconnect`](Self::disconnect) does. One that is confirmed stays so.
+    pub async fn confirm(&self, id: ConnectionId) -> Result<Vec<Removed>, VaultError> {
         let row = self.store.connection(id)?.ok_or_else(|| gone(id))?;
         let base = row.connection.generation;
         if row.connection.state != State::Unconfirmed {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let secret = self.open_record(&self.access_place(&row.connection), &row.access)?;
         let confirmed = Connection { state: row.connection.state.confirmed(), ..(*row.connection).clone() };
@@ -127,13 +127,17 @@ impl Vault {
             }
             None => None,
         };
-        self.store.confirm(id, base, access, refresh).await
+        let before = self.store.confirm(id, base, access, refresh).await?;
+        Ok(before.into_iter().map(|row| self.removed(row)).collect())
     }
 
     /// Removes a connection and gives its tokens for revoking; `None` if there is none.
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Option<Removed>, VaultError> {
-        let Some(row) = self.store.remove_connection(id).await? else { return Ok(None) };
-        self.uses.invalidate(&id);
+        Ok(self.store.remove_connection(id).await?.map(|row| self.removed(row)))
+    }
+
+    fn removed(&self, row: ConnectionRow) -> Removed {
+        self.uses.invalidate(&row.connection.id);
         let opened = |place: Place<'_>, record: &[u8]| {
             let secret = self.open_record(&place, record).and_then(|bytes| text(|| place, bytes));
             secret.inspect_err(|error| tracing::warn!(%error, "a token that was removed can't be revoked")).ok()
@@ -144,7 +148,7 @@ impl Vault {
             .as_deref()
             .and_then(|record| opened(self.refresh_place(&row.connection), record))
             .map(RefreshToken::new);
-        Ok(Some(Removed { connection: row.connection, access, refresh }))
+        Removed { connection: row.connection, access, refresh }
     }
 
     /// The connections of an owner, or all.

@@ -61,7 +61,7 @@ pub enum VaultError {
     },
     /// A column holds what no version of the program writes.
     #[error(
-        "the database has a {column} in table {table} that is not valid: {row} was edited or damaged: restore it from a backup, or disconnect and connect again"
+        "the database has in column {column} of table {table} what no version of this program writes: {row} was edited or damaged: restore the database from a backup, or disconnect and connect again"
     )]
     Value {
         /// The table.
@@ -131,7 +131,9 @@ pub enum VaultError {
     #[error("the vault is sealed for {} other identities, and this one can't seal a new root key for them: remove them first, and add them again afterwards", .0)]
     OtherSeals(usize),
     /// A record can't be opened.
-    #[error("{place} can't be opened: {fault}: disconnect and connect again, or restore the database from a backup")]
+    #[error(
+        "{place} can't be opened: {fault}: restore the database from a backup, or disconnect and connect again (for a client: `clawcoil provider add` again)"
+    )]
     Record {
         /// Where it is.
         place: String,
@@ -236,6 +238,6 @@ fn way_out(error: &rusqlite::Error) -> &'static str {
             rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied | rusqlite::ErrorCode::CannotOpen,
         ) => "the file or its folder can't be written: check who may access them",
         Some(rusqlite::ErrorCode::SystemIoFailure) => "the disk failed: check it, and restore from a backup if need be",
-        _ => "the database refused it",
+        _ => "the database refused it: if another program changed its tables, restore it from a backup",
     }
 }

@@ -219,8 +219,50 @@ fn read(response: &IncomingResponse) -> Result<Response, Error> {
 fn described(code: ErrorCode) -> Error {
     Error(match code {
         ErrorCode::InternalError(Some(message)) => message,
-        other => format!("no answer: {other}"),
+        other => format!("no answer: {}", words(&other)),
     })
+}
+
+/// What happened, for a person; the codes have names that programs like.
+fn words(code: &ErrorCode) -> String {
+    let text = match code {
+        ErrorCode::DnsTimeout | ErrorCode::DnsError(_) | ErrorCode::DestinationNotFound => {
+            "the name of the server has no address"
+        }
+        ErrorCode::DestinationUnavailable => "the server can't be reached",
+        ErrorCode::DestinationIpProhibited | ErrorCode::DestinationIpUnroutable => {
+            "the server has an address that may not be reached from here"
+        }
+        ErrorCode::ConnectionRefused => "the server refused the connection",
+        ErrorCode::ConnectionTerminated => "the connection ended early",
+        ErrorCode::ConnectionTimeout | ErrorCode::ConnectionReadTimeout | ErrorCode::ConnectionWriteTimeout => {
+            "the connection took too long"
+        }
+        ErrorCode::ConnectionLimitReached => "there are too many connections already",
+        ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => "no secure connection came about",
+        ErrorCode::TlsCertificateError => "the server's certificate is not good",
+        ErrorCode::HttpRequestDenied => "the host refused the request",
+        ErrorCode::HttpRequestBodySize(_) => "the request is larger than allowed",
+        ErrorCode::HttpResponseBodySize(_) => "the answer is larger than allowed",
+        ErrorCode::HttpResponseTimeout => "the server took too long to answer",
+        ErrorCode::HttpResponseIncomplete => "the answer broke off",
+        ErrorCode::HttpProtocolError => "the answer is not HTTP",
+        // Rare ones, by their own name: `HttpUpgradeFailed` becomes "http upgrade failed".
+        other => return spelled_out(&format!("{other:?}")),
+    };
+    text.to_owned()
+}
+
+/// A name like `HttpUpgradeFailed(…)` as words.
+fn spelled_out(name: &str) -> String {
+    let mut text = String::new();
+    for c in name.trim_start_matches("ErrorCode::").chars().take_while(|c| c.is_ascii_alphanumeric()) {
+        if c.is_ascii_uppercase() && !text.is_empty() {
+            text.push(' ');
+        }
+        text.push(c.to_ascii_lowercase());
+    }
+    text
 }
 
 #[cfg(test)]
@@ -240,6 +282,16 @@ mod tests {
     fn escaped_text_can_not_add_a_segment_or_a_query() {
         assert_eq!(escape("a/../b?c=d&e#f%"), "a%2F..%2Fb%3Fc%3Dd%26e%23f%25");
         assert_eq!(escape("Zürich"), "Z%C3%BCrich");
+    }
+
+    #[test]
+    fn why_there_is_no_answer_is_said_in_words() {
+        assert_eq!(words(&ErrorCode::ConnectionRefused), "the server refused the connection");
+        for code in [ErrorCode::HttpUpgradeFailed, ErrorCode::LoopDetected, ErrorCode::HttpRequestUriTooLong] {
+            let text = described(code).to_string();
+            assert!(!text.contains("::") && text.chars().all(|c| !c.is_ascii_uppercase()), "{text}");
+        }
+        assert_eq!(spelled_out("ErrorCode::HttpRequestBodySize(Some(3))"), "http request body size");
     }
 
     #[test]

@@ -302,47 +302,44 @@ impl Sqlite {
     }
 
     fn connections_where(&self, clause: &str, params: impl Params) -> Result<Vec<ConnectionRow>, VaultError> {
-        self.with_reader(|sql| {
-            let fail = |source| failed(&self.path, "read connections", source);
-            let mut statement = statement(sql, &format!("{CONNECTION}{clause}")).map_err(fail)?;
-            let mut rows = statement.query(params).map_err(fail)?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next().map_err(fail)? {
-                found.push(connection_row(row)?);
-            }
-            Ok(found)
-        })
+        self.with_reader(|sql| connections_where(&self.path, sql, clause, params))
     }
 
-    /// Makes an unconfirmed connection usable, with its tokens sealed as such, in the place of the one before.
+    /// Makes an unconfirmed connection usable, with its tokens sealed as such, in the place of those before, and gives what they
+    /// were.
     pub(crate) async fn confirm(
         &self,
         id: ConnectionId,
         base: Generation,
         access: Vec<u8>,
         refresh: Option<Vec<u8>>,
-    ) -> Result<(), VaultError> {
-        let vault = self.vault;
-        let changed = self
+    ) -> Result<Vec<ConnectionRow>, VaultError> {
+        const BEFORE: &str = "vault = ?1 AND id != ?2 AND (owner, provider, account) =
+            (SELECT owner, provider, account FROM connections
+             WHERE vault = ?1 AND id = ?2 AND generation = ?3 AND state = 'unconfirmed')";
+        let (vault, path) = (self.vault, self.path.clone());
+        self.writer
             .write("confirm a connection", move |sql| {
-                statement(
-                    sql,
-                    "DELETE FROM connections WHERE vault = ?1 AND id != ?2 AND (owner, provider, account) =
-                        (SELECT owner, provider, account FROM connections
-                         WHERE vault = ?1 AND id = ?2 AND generation = ?3 AND state = 'unconfirmed')",
-                )?
-                .execute(params![vault, id.as_bytes(), base.0])?;
+                let fail = |source| failed(&path, "confirm a connection", source);
+                let of_this = params![vault, id.as_bytes(), base.0];
+                let before = connections_where(&path, sql, &format!("AND {BEFORE}"), of_this)?;
+                statement(sql, &format!("DELETE FROM connections WHERE {BEFORE}"))
+                    .and_then(|mut s| s.execute(of_this))
+                    .map_err(fail)?;
                 let changed = statement(
                     sql,
                     "UPDATE connections SET state = 'active', access = ?4, refresh = ?5, due_at = refresh_at
                      WHERE vault = ?1 AND id = ?2 AND generation = ?3 AND state = 'unconfirmed'",
-                )?
-                .execute(params![vault, id.as_bytes(), base.0, access, refresh])?;
-                bump(sql, vault)?;
-                Ok(changed)
+                )
+                .and_then(|mut s| s.execute(params![vault, id.as_bytes(), base.0, access, refresh]))
+                .map_err(fail)?;
+                if changed != 1 {
+                    return Err(VaultError::Moved { connection: id, base });
+                }
+                bump(sql, vault).map_err(fail)?;
+                Ok(before)
             })
-            .await?;
-        if changed == 1 { Ok(()) } else { Err(VaultError::Moved { connection: id, base }) }
+            .await
     }
 
     /// Removes a connection, and gives what it was.
@@ -566,14 +563,27 @@ fn read_vault(path: &Path, sql: &Sql, agent: AgentId) -> Result<(i64, VaultRow),
     Err(VaultError::WrongIdentity { path: path.into(), wanted, given: agent })
 }
 
+fn connections_where(
+    path: &Path,
+    sql: &Sql,
+    clause: &str,
+    params: impl Params,
+) -> Result<Vec<ConnectionRow>, VaultError> {
+    let fail = |source| failed(path, "read connections", source);
+    let mut statement = statement(sql, &format!("{CONNECTION}{clause}")).map_err(fail)?;
+    let mut rows = statement.query(params).map_err(fail)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(fail)? {
+        found.push(connection_row(row)?);
+    }
+    Ok(found)
+}
+
 pub(super) fn one_connection(
     path: &Path,
     sql: &Sql,
     vault: i64,
     id: ConnectionId,
 ) -> Result<Option<ConnectionRow>, VaultError> {
-    let fail = |source| failed(path, "read a connection", source);
-    let mut statement = statement(sql, &format!("{CONNECTION}AND id = ?2")).map_err(fail)?;
-    let mut rows = statement.query(params![vault, id.as_bytes()]).map_err(fail)?;
-    rows.next().map_err(fail)?.map(connection_row).transpose()
+    Ok(connections_where(path, sql, "AND id = ?2", params![vault, id.as_bytes()])?.pop())
 }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use clawcoil_canary as canary;
+
 use super::*;
 use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
 use crate::id::{ConnectionId, Generation, Owner, ProviderId};
@@ -50,6 +52,8 @@ impl Fixture {
     }
 
     fn tokens(&self, access: &str, refresh: Option<&str>) -> TokenSet {
+        canary::plant(canary::Kind::AccessToken, access);
+        canary::plant(canary::Kind::RefreshToken, refresh.unwrap_or_default());
         TokenSet {
             access: AccessToken::new(access.to_owned()),
             refresh: refresh.map(|token| RefreshToken::new(token.to_owned())),
@@ -73,7 +77,9 @@ impl Fixture {
 
 fn new_identity(folder: &Path, name: &str) -> Identity {
     let (certificate, key) = (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
-    Identity::generate(&certificate, &key, &SystemClock::new()).unwrap()
+    let identity = Identity::generate(&certificate, &key, &SystemClock::new()).unwrap();
+    canary::plant_key(&std::fs::read_to_string(key).unwrap());
+    identity
 }
 
 fn user(name: &str) -> Owner {

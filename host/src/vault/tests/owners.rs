@@ -232,6 +232,7 @@ async fn the_recovery_key_gives_the_vault_to_a_new_identity() {
     let f = Fixture::new().await;
     let (path, clock) = (f.folder.path().join("other.db"), Arc::new(f.clock.clone()));
     let (recovery, key) = Recovery::generate();
+    canary::plant(canary::Kind::RecoveryKey, key.expose().as_bytes());
     let vault = Vault::create(&path, &f.identity, &recovery, clock.clone()).await.unwrap();
     let c = vault.connect(new_connection("alice", "google"), f.tokens("kept", None), true).await.unwrap();
     // The copy follows a new root key.

@@ -145,7 +145,7 @@ async fn no_swap_of_the_fields_of_one_row_opens_as_another_field() {
                 let end = format!(
                     "of connection {} (user bob, provider github, generation 2, {}) can't be opened: \
                      it was sealed for another place, or what it is bound to was changed: \
-                     disconnect and connect again, or restore the database from a backup",
+                     restore the database from a backup, or disconnect and connect again (for a client: `clawcoil provider add` again)",
                     bob.id,
                     f.vault.id()
                 );

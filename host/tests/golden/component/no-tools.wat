@@ -1,0 +1,2 @@
+;; call: send
+(component)

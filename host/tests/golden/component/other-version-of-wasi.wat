@@ -1,0 +1,1 @@
+(component (import "wasi:cli/stdout@0.3.0" (instance)))
