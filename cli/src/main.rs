@@ -4,6 +4,7 @@ mod api;
 mod browser;
 mod callers;
 mod commands;
+mod connecting;
 mod exit;
 mod output;
 mod sandbox;

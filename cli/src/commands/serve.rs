@@ -12,6 +12,7 @@ use url::Url;
 
 use super::agent;
 use crate::callers::Keys;
+use crate::connecting::{Proofs, Sessions};
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::serve::config::is_origin;
@@ -54,8 +55,14 @@ impl Serve {
         })?;
         let place = listening.place(&asked).map_err(|error| Failure::error(error.to_string()))?;
         let origins = origins(self.public_url.or_else(|| config.public_url.clone()), &place)?;
+        let proofs = Proofs {
+            local: origins.is_loopback(),
+            sign_in: config.console.is_some(),
+            return_urls: config.return_urls.clone(),
+        };
         let app = Arc::new(App {
             host: Arc::clone(&host),
+            sessions: Sessions::new(proofs),
             origins,
             rates: Rates::new(config.limits),
             config,

@@ -40,6 +40,17 @@ impl Origins {
         self.public.origin().ascii_serialization()
     }
 
+    /// Whether only this machine reaches it, without TLS.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.public.scheme() == "http"
+            && match self.public.host() {
+                Some(url::Host::Ipv4(address)) => address.is_loopback(),
+                Some(url::Host::Ipv6(address)) => address.is_loopback(),
+                Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+                None => false,
+            }
+    }
+
     fn is_own_host(&self, value: &HeaderValue) -> bool {
         value.to_str().is_ok_and(|host| self.hosts.contains(&host.to_ascii_lowercase()))
     }

@@ -44,6 +44,8 @@ pub(crate) struct App {
     pub(crate) rates: Rates,
     /// Tells what has changed.
     pub(crate) changes: Changes,
+    /// Connect sessions.
+    pub(crate) sessions: crate::connecting::Sessions,
 }
 
 /// What handlers get as their state.

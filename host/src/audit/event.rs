@@ -65,6 +65,14 @@ words! {
         Revealed = "revealed",
         /// A provider refused a token that was thought good.
         Rejected = "rejected",
+        /// An agent asked for an account to be connected.
+        ConnectAsked = "connect-asked",
+        /// The person who was asked went on to the provider.
+        ConnectOpened = "connect-opened",
+        /// The person who was asked said no, or that it was the wrong account.
+        ConnectDeclined = "connect-declined",
+        /// Somebody else than the person who was asked opened the page.
+        ConnectRefused = "connect-refused",
         /// A connection was made, or made anew.
         Connected = "connected",
         /// The user confirmed which account was connected.
