@@ -5,6 +5,7 @@ mod browser;
 mod callers;
 mod commands;
 mod connecting;
+mod console;
 mod exit;
 mod output;
 mod sandbox;

@@ -6,6 +6,7 @@ mod callback;
 mod completions;
 mod connect;
 mod connections;
+mod console;
 mod demo;
 mod doctor;
 mod grant;
@@ -63,6 +64,7 @@ pub(crate) enum Command {
     Policy(policy::PolicyCommand),
     Run(run::Run),
     Serve(serve::Serve),
+    Console(console::Console),
     Token(token::TokenCommand),
     Audit(audit::AuditCommand),
     Doctor(doctor::Doctor),
@@ -91,6 +93,7 @@ impl Command {
             Self::Policy(command) => command.run(settings, output),
             Self::Run(command) => command.run(settings, output).await,
             Self::Serve(command) => command.run(settings, output).await,
+            Self::Console(command) => command.run(settings, output).await,
             Self::Token(command) => command.run(settings, output).await,
             Self::Audit(command) => command.run(settings, output).await,
             Self::Doctor(command) => command.run(settings, output).await,

@@ -40,6 +40,31 @@ impl Origins {
         self.public.origin().ascii_serialization()
     }
 
+    /// Whether it is reached over TLS.
+    pub(crate) fn is_https(&self) -> bool {
+        self.public.scheme() == "https"
+    }
+
+    /// Whether nobody else hears what browsers say.
+    pub(crate) fn is_private(&self) -> bool {
+        self.is_https() || self.is_loopback()
+    }
+
+    /// The port, where only this machine reaches it.
+    pub(crate) fn loopback_port(&self) -> Option<u16> {
+        self.public.port_or_known_default().filter(|_| self.is_loopback())
+    }
+
+    /// Where a browser on this machine is led that calls the host by another of its names: cookies are kept by name.
+    pub(crate) fn by_its_name(&self, host: &str, uri: &axum::http::Uri) -> Option<Url> {
+        if !self.is_loopback() || authority(&self.public).is_some_and(|own| own.eq_ignore_ascii_case(host)) {
+            return None;
+        }
+        let mut url = self.url(uri.path());
+        url.set_query(uri.query());
+        Some(url)
+    }
+
     /// Whether only this machine reaches it, without TLS.
     pub(crate) fn is_loopback(&self) -> bool {
         self.public.scheme() == "http"

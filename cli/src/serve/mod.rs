@@ -55,6 +55,7 @@ pub(crate) type Shared = Arc<App>;
 pub(crate) fn router(app: Shared) -> Router {
     Router::new()
         .merge(crate::api::router())
+        .merge(crate::console::router(&app))
         .fallback(async || Problem::new(Kind::NotFound, "nothing is served at this address"))
         .method_not_allowed_fallback(async || {
             Problem::new(Kind::MethodNotAllowed, "this resource doesn't know the method")

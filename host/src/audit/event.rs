@@ -73,6 +73,8 @@ words! {
         ConnectDeclined = "connect-declined",
         /// Somebody else than the person who was asked opened the page.
         ConnectRefused = "connect-refused",
+        /// Somebody signed in at a console.
+        SignedIn = "signed-in",
         /// A connection was made, or made anew.
         Connected = "connected",
         /// The user confirmed which account was connected.

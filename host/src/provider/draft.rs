@@ -40,6 +40,7 @@ pub(super) struct Draft {
     token_format: Option<BodyFormat>,
     scope_separator: Option<char>,
     always_scopes: Option<BTreeSet<Scope>>,
+    scope_words: BTreeMap<Scope, String>,
     authorize_parameters: BTreeMap<String, String>,
     token_parameters: BTreeMap<String, String>,
     lifetime: Option<Duration>,
@@ -129,6 +130,14 @@ impl Draft {
                 }
             }
         }
+        for (scope, words) in table.named_strings("scope-words") {
+            match scope.value.parse::<Scope>() {
+                Ok(scope) => drop(self.scope_words.insert(scope, words.value)),
+                Err(error) => {
+                    table.push(Diagnostic::new(scope.span, "this is no scope").label(error.rule().to_owned()));
+                }
+            }
+        }
         self.read_overrides(table);
         self
     }
@@ -209,6 +218,7 @@ impl Draft {
             register: register?,
             pkce: self.pkce.unwrap_or(true),
             always_scopes: self.always_scopes.clone().unwrap_or_default(),
+            scope_words: self.scope_words.clone(),
             lifetime: self.lifetime,
             rotation: rotation?,
             drains: self.drains.unwrap_or(false),

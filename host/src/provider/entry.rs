@@ -115,6 +115,8 @@ pub struct Provider {
     pub pkce: bool,
     /// Scopes that are always asked for, because without them there is no refresh token.
     pub always_scopes: BTreeSet<Scope>,
+    /// What scopes mean, for the people who are asked for them.
+    pub scope_words: BTreeMap<Scope, String>,
     /// The life of an access token whose answer does not say it; absent: it has no end.
     pub lifetime: Option<Duration>,
     /// What happens to a refresh token when it is used.

@@ -1,0 +1,111 @@
+//! `clawcoil console`
+
+use std::process::{Command, Stdio};
+
+use clap::Args;
+use clawcoil::id::UserId;
+use serde_json::json;
+use url::Url;
+
+use super::agent;
+use crate::console::{Link, Links, Role};
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::serve::Config;
+use crate::settings::Settings;
+
+/// Where `clawcoil serve` is found if nobody says otherwise.
+const DEFAULT: &str = "http://127.0.0.1:8418";
+
+/// Sign in at the console of the running `clawcoil serve`, by a link that is good once
+///
+/// The link is good for five minutes, and signs in whoever opens it: give it to nobody but the person for whom you make it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawcoil console                                   as an operator, in the browser
+  clawcoil console --user alice                      as a user, to connect accounts and end them
+  clawcoil console --user alice --connect cs_…       to the account that an agent asks for
+  clawcoil console --auditor --print                 print the link, open nothing")]
+pub(crate) struct Console {
+    /// As this user
+    #[arg(long, value_name = "USER", conflicts_with_all = ["operator", "auditor"])]
+    user: Option<UserId>,
+
+    /// As an operator; the default
+    #[arg(long, conflicts_with = "auditor")]
+    operator: bool,
+
+    /// As somebody who sees everything and changes nothing
+    #[arg(long)]
+    auditor: bool,
+
+    /// Show this connect session then
+    #[arg(long, value_name = "SESSION", requires = "user")]
+    connect: Option<String>,
+
+    /// Where browsers reach `clawcoil serve`; default: `public_url` of serve.toml, or http://127.0.0.1:8418
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+
+    /// Print the link, open no browser
+    #[arg(long)]
+    print: bool,
+}
+
+impl Console {
+    pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+        let home = agent::existing_home(settings)?;
+        let vault = agent::open_vault(&home).await?;
+        let base = match self.url.clone().or(Config::of(&home)?.public_url) {
+            Some(url) => url,
+            None => DEFAULT.parse().map_err(|_| Failure::error("the address is no URL"))?,
+        };
+        if let Some(session) = self.connect.as_ref().filter(|session| !is_session(session)) {
+            return Err(Failure::usage(format!(
+                "{session} is no connect session: it is cs_ and what follows in the link"
+            )));
+        }
+        let role = match (&self.user, self.auditor) {
+            (Some(user), _) => Role::User(user.clone()),
+            (None, true) => Role::Auditor,
+            (None, false) => Role::Operator,
+        };
+        let next = self.connect.as_ref().map_or_else(|| "/".to_owned(), |session| format!("/connect/{session}"));
+        let who = role.to_string();
+        let (path, expires_at) = Links::in_vault(&vault, agent::clock()).make(&Link { role, next }).await?;
+        let url =
+            base.join(&path).map_err(|error| Failure::usage(format!("{base} is no address of a server: {error}")))?;
+        let opened = !self.print && settings.desktop && output.interactive() && open(&url);
+        output.answer(json!({ "url": url.as_str(), "expires_at": expires_at.to_string(), "as": who }), || {
+            let doing = if opened { "Your browser opens. If it does not, go to" } else { "Go to" };
+            format!("{doing}\n\n  {url}\n\nThe link signs in as {who}, once, within five minutes.")
+        })
+    }
+}
+
+/// What stands in links to connect sessions.
+fn is_session(text: &str) -> bool {
+    text.strip_prefix("cs_").is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    })
+}
+
+fn open(url: &Url) -> bool {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let quiet = || Stdio::null();
+    Command::new(program).arg(url.as_str()).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_session_leads_nowhere() {
+        assert!(is_session("cs_aB-_9"));
+        for bad in ["cs_", "cs_/..", "cs_a?b", "x", ""] {
+            assert!(!is_session(bad), "{bad}");
+        }
+    }
+}
