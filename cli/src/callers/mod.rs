@@ -15,7 +15,7 @@ use clawcoil::id::{Caller, ClientName, UserId};
 use clawcoil::policy::Pattern;
 use url::Url;
 
-pub(crate) use jwt::{JwtError, Keys};
+pub(crate) use jwt::{Claims, Expected, JwtError, Keys, metadata};
 pub(crate) use token::{CallerToken, NewToken, Tokens};
 
 /// What a credential is for.

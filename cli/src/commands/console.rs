@@ -4,11 +4,12 @@ use std::process::{Command, Stdio};
 
 use clap::Args;
 use clawcoil::id::UserId;
+use clawcoil::secret::ClientSecret;
 use serde_json::json;
 use url::Url;
 
 use super::agent;
-use crate::console::{Link, Links, Role};
+use crate::console::{Link, Links, Role, keep_client_secret};
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::serve::Config;
@@ -26,7 +27,8 @@ Examples:
   clawcoil console                                   as an operator, in the browser
   clawcoil console --user alice                      as a user, to connect accounts and end them
   clawcoil console --user alice --connect cs_…       to the account that an agent asks for
-  clawcoil console --auditor --print                 print the link, open nothing")]
+  clawcoil console --auditor --print                 print the link, open nothing
+  clawcoil console --set-client < secret             for sign-in at an identity provider")]
 pub(crate) struct Console {
     /// As this user
     #[arg(long, value_name = "USER", conflicts_with_all = ["operator", "auditor"])]
@@ -51,12 +53,23 @@ pub(crate) struct Console {
     /// Print the link, open no browser
     #[arg(long)]
     print: bool,
+
+    /// Instead: store the secret of this host's client at the identity provider ([console] of serve.toml); it is asked for,
+    /// or read from stdin. A public client needs none
+    #[arg(long, conflicts_with_all = ["user", "operator", "auditor", "connect", "url", "print"])]
+    set_client: bool,
 }
 
 impl Console {
     pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
         let home = agent::existing_home(settings)?;
         let vault = agent::open_vault(&home).await?;
+        if self.set_client {
+            let secret = ClientSecret::new(output.secret("Secret of the client at the identity provider").await?);
+            keep_client_secret(&vault, &secret).await?;
+            let told = "Stored. It is used from the next sign-in on.";
+            return output.answer(json!({ "client_secret": "stored" }), || told.to_owned());
+        }
         let base = match self.url.clone().or(Config::of(&home)?.public_url) {
             Some(url) => url,
             None => DEFAULT.parse().map_err(|_| Failure::error("the address is no URL"))?,

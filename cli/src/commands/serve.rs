@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use clawcoil::host::Host;
@@ -21,6 +22,9 @@ use crate::settings::Settings;
 
 /// Where it listens if nobody says otherwise.
 const DEFAULT: Place = Place::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8418));
+
+/// How often what nobody confirmed is looked for.
+const TIDY: Duration = Duration::from_mins(1);
 
 /// Serve skills to programs over HTTP
 ///
@@ -71,6 +75,7 @@ impl Serve {
         });
         let _schedule = host.start_schedule();
         let watching = app.changes.watch(Arc::clone(&host));
+        let tidying = tokio::spawn(tidy(Arc::clone(&app)));
         let object = json!({ "listening": place.to_string(), "public_url": app.origins.origin() });
         output.answer(object, || format!("ClawCoil listens at {place}. Ctrl-C stops it."))?;
         let (terminate, interrupt) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
@@ -83,7 +88,16 @@ impl Serve {
         };
         let served = listening.serve(serve::router(app), stop).await;
         watching.abort();
+        tidying.abort();
         served.map_err(|error| Failure::error(format!("the server ended badly: {error}")))
+    }
+}
+
+/// Ends from time to time what people have begun and not confirmed.
+async fn tidy(app: Arc<App>) {
+    loop {
+        app.host.clock().sleep(TIDY).await;
+        app.sessions.tidy(&app).await;
     }
 }
 

@@ -12,6 +12,7 @@ mod connect;
 mod form;
 mod home;
 mod link;
+mod oidc;
 mod page;
 mod sign_in;
 mod trouble;
@@ -28,6 +29,7 @@ use crate::serve::Shared;
 pub(crate) use browser::{BrowserSession, Role, Visitor};
 pub(crate) use form::Form;
 pub(crate) use link::{Link, Links};
+pub(crate) use oidc::keep_client_secret;
 pub(crate) use page::{Page, Place};
 pub(crate) use trouble::Trouble;
 
@@ -39,6 +41,8 @@ pub(crate) fn router(app: &Shared) -> Router<Shared> {
     Router::new()
         .route("/", get(home::show))
         .route("/sign-in", get(sign_in::show))
+        .route("/sign-in/provider", get(oidc::begin))
+        .route(oidc::CALLBACK, get(oidc::callback))
         .route("/sign-in/link/{secret}", get(sign_in::offer).post(sign_in::accept))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/connect/{session}", get(connect::show))

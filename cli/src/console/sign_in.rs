@@ -10,13 +10,14 @@ use serde::Deserialize;
 use super::browser::{BrowserSession, Role, Visitor};
 use super::form::{self, Form, Nothing};
 use super::link::Links;
+use super::oidc;
 use super::page::{self, Page};
 use super::trouble::Trouble;
 use crate::serve::{App, Kind, Problem, Shared};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Next {
-    next: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 #[derive(Template)]
@@ -28,6 +29,8 @@ struct SignIn {
     /// Whether the browser is on the machine where the command is typed.
     local: bool,
     connecting: bool,
+    /// The identity provider, and the link to it.
+    provider: Option<(String, String)>,
 }
 
 /// How to sign in.
@@ -49,8 +52,12 @@ pub(super) async fn show(
         (Some(id), None) => format!("clawcoil console --user YOU --connect {id}"),
         (None, _) => "clawcoil console".to_owned(),
     };
+    let provider = oidc::provider_name(&app).map(|name| {
+        let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", &next).finish();
+        (name, format!("/sign-in/provider?{query}"))
+    });
     let page = Page::plain("Sign in");
-    Ok(page::render(StatusCode::OK, &SignIn { page, command, local, connecting: session.is_some() }))
+    Ok(page::render(StatusCode::OK, &SignIn { page, command, local, connecting: session.is_some(), provider }))
 }
 
 #[derive(Template)]
@@ -117,7 +124,7 @@ fn used_up() -> Trouble {
 }
 
 /// A path of this host, whatever was asked for: what leads elsewhere becomes the first page.
-fn own_path(path: Option<&str>) -> String {
+pub(super) fn own_path(path: Option<&str>) -> String {
     let base = url::Url::parse("http://here.invalid");
     let own = path.filter(|path| path.starts_with('/')).and_then(|path| {
         let base = base.ok()?;
