@@ -11,6 +11,7 @@ mod output;
 mod sandbox;
 mod serve;
 mod settings;
+mod upgrades;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -1,4 +1,6 @@
-//! The installed skills: a folder each, with the component and its manifest.
+//! The installed skills: a folder each, with the component and its manifest; and new versions of them that wait for approval.
+
+mod pending;
 
 use std::fs;
 use std::io;
@@ -8,6 +10,8 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostics, Source};
 use crate::id::{Digest, SkillName};
 use crate::policy::Manifest;
+
+pub use pending::Pending;
 
 const COMPONENT: &str = "component.wasm";
 const MANIFEST: &str = "skill.toml";
@@ -63,6 +67,14 @@ pub enum RegistryError {
         /// The folder's name.
         expected: SkillName,
     },
+    /// No new version of the skill waits.
+    #[error("no new version of {0} waits for approval; `clawcoil skill pending` shows those that do")]
+    NothingPending(SkillName),
+    /// Another version waits than the one that was looked at.
+    #[error(
+        "another version of {0} waits now than the one that was looked at; look again with `clawcoil skill pending {0}`"
+    )]
+    PendingChanged(SkillName),
     /// The file system said no.
     #[error("cannot {action} {path}")]
     Io {
@@ -139,18 +151,23 @@ impl Registry {
     pub fn add(&self, component: &Path, manifest: Option<&Path>) -> Result<InstalledSkill, RegistryError> {
         let (mut skill, text) = Self::read_with_text(component, manifest)?;
         let folder = self.folder.join(skill.name().as_str());
+        self.write_whole(&skill, &text, &folder)?;
+        skill.manifest_path = folder.join(MANIFEST);
+        Ok(skill)
+    }
+
+    /// Either the whole skill is in the folder afterwards, or what was there before.
+    fn write_whole(&self, skill: &InstalledSkill, text: &Source, folder: &Path) -> Result<(), RegistryError> {
         let staging = self.folder.join(format!(".{}.{}", skill.name(), std::process::id()));
         fs::create_dir_all(&staging).map_err(io_error("create", &staging))?;
         let written = write(&staging.join(COMPONENT), &skill.component)
             .and_then(|()| write(&staging.join(MANIFEST), text.text().as_bytes()))
-            .and_then(|()| replace_folder(&staging, &folder));
+            .and_then(|()| replace_folder(&staging, folder));
         if written.is_err() {
             // The first error is the one to tell; a staging folder that stays is overwritten next time.
             let _ = fs::remove_dir_all(&staging);
         }
-        written?;
-        skill.manifest_path = folder.join(MANIFEST);
-        Ok(skill)
+        written
     }
 
     /// The installed skill of this name.
@@ -161,6 +178,11 @@ impl Registry {
             let installed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             return Err(RegistryError::NotInstalled { name: name.clone(), installed });
         }
+        Self::read_in(&folder, name)
+    }
+
+    /// The skill in a folder, which must be the one that the folder is named for.
+    fn read_in(folder: &Path, name: &SkillName) -> Result<InstalledSkill, RegistryError> {
         let manifest = folder.join(MANIFEST);
         let skill = Self::read(&folder.join(COMPONENT), Some(&manifest))?;
         if skill.name() != name {
@@ -191,14 +213,17 @@ impl Registry {
         Ok(names)
     }
 
-    /// Removes a skill. Its grants stay in the permissions, where they do nothing without it.
+    /// Removes a skill, and a version of it that waits. Its grants stay in the permissions, where they do nothing without it.
     pub fn remove(&self, name: &SkillName) -> Result<(), RegistryError> {
         let skill = self.get(name).map(|_| ());
         let folder = self.folder.join(name.as_str());
         match skill {
             Err(error @ RegistryError::NotInstalled { .. }) => Err(error),
             // A skill that can't be read can still be removed.
-            _ => fs::remove_dir_all(&folder).map_err(io_error("remove", &folder)),
+            _ => {
+                fs::remove_dir_all(&folder).map_err(io_error("remove", &folder))?;
+                self.clear_pending(name)
+            }
         }
     }
 
@@ -266,16 +291,10 @@ fn replace_folder(new: &Path, place: &Path) -> Result<(), RegistryError> {
 
 #[cfg(test)]
 mod tests {
+    use super::pending::tests::author;
     use super::*;
 
-    const TEXT: &str = "[skill]\nname = \"echo\"\nversion = \"1.0.0\"\ndescription = \"Says it again\"\n";
-
-    fn author(component: &[u8], manifest: &str) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("echo.wasm"), component).unwrap();
-        fs::write(folder.path().join(MANIFEST), manifest).unwrap();
-        folder
-    }
+    const TEXT: &str = pending::tests::TEXT;
 
     #[test]
     fn a_skill_is_found_as_it_was_added_and_replaced_whole() {

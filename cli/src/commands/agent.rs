@@ -95,7 +95,7 @@ pub(super) fn caller(user: &UserId) -> Result<Caller, Failure> {
 }
 
 /// Writes a file of the home so that it is whole at any moment. A link stays one, and the file's mode stays.
-pub(super) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
+pub(crate) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
     use io::Write as _;
     let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let new = place.with_extension(format!("new-{}", std::process::id()));

@@ -283,7 +283,7 @@ pub(super) struct PermissionsFile {
 impl PermissionsFile {
     pub(super) fn open(home: &Home) -> Result<Self, Failure> {
         let path = home.permissions();
-        let lock = lock(&home.folder().join(".permissions.lock"))?;
+        let lock = lock_permissions(home)?;
         let name = path.display().to_string();
         let before = if path.exists() { Source::open(&path)? } else { Source::new(name, "") };
         let text = before.text().to_owned();
@@ -378,26 +378,34 @@ impl PermissionsFile {
                 lines.push(format!("{file} stays as it is."));
             } else {
                 lines.push(format!("{file}{}", if dry_run { ", as it would be" } else { "" }));
-                lines.extend(self.changes.iter().map(|change| match change {
-                    Change::Removed(..) => output.styled("31", &change.to_string()),
-                    Change::Added(..) => output.styled("32", &change.to_string()),
-                }));
+                lines.extend(self.changes.iter().map(|change| shown_change(change, output)));
             }
             lines.join("\n")
         })
     }
 }
 
-/// Waits for who has the lock, and has it until the file is dropped.
-fn lock(path: &std::path::Path) -> Result<std::fs::File, Failure> {
+/// Waits for whoever changes the permissions, and keeps others from it until the file is dropped.
+pub(crate) fn lock_permissions(home: &Home) -> Result<std::fs::File, Failure> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let opened = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let path = home.folder().join(".permissions.lock");
+    let opened = std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     opened
         .and_then(|file| file.lock().map(|()| file))
         .map_err(|error| Failure::error(format!("{} can't be locked: {error}", path.display())))
 }
 
-fn change(change: &Change) -> Value {
+/// For people, in the colours of a patch.
+pub(super) fn shown_change(change: &Change, output: &Output) -> String {
+    let style = match change {
+        Change::Removed(..) => "31",
+        Change::Added(..) => "32",
+    };
+    output.styled(style, &change.to_string())
+}
+
+/// For programs.
+pub(super) fn change(change: &Change) -> Value {
     match change {
         Change::Removed(line, text) => json!({ "removed": line, "text": text }),
         Change::Added(line, text) => json!({ "added": line, "text": text }),

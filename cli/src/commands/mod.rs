@@ -26,6 +26,8 @@ use crate::exit::Failure;
 use crate::output::Output;
 use crate::settings::{Settings, SettingsArgs};
 
+pub(crate) use agent::replace_file;
+pub(crate) use grant::lock_permissions;
 pub(crate) use policy::denial_json;
 
 /// Runs untrusted agent skills with your accounts, without handing them your tokens

@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use clawcoil::audit::{Event, EventKind};
 use clawcoil::host::Home;
-use clawcoil::id::SkillName;
+use clawcoil::id::{Digest, SkillName};
 use clawcoil::policy::{Manifest, RequestRule, Use};
-use clawcoil::registry::{InstalledSkill, Registry};
+use clawcoil::registry::{InstalledSkill, Pending, Registry, RegistryError};
 use clawcoil::runtime::{Component, EngineSettings, Runtime, Settings as RuntimeSettings};
 use serde_json::{Value, json};
 
 use super::agent;
+use super::grant::{change, shown_change};
 use crate::exit::Failure;
 use crate::output::{Output, Table, printable, texts};
 use crate::settings::Settings;
+use crate::upgrades;
 
 /// The interface that lets a skill see a token.
 const REVEAL: &str = "clawcoil:skill/reveal";
@@ -35,6 +37,8 @@ pub(crate) struct Skill {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Install a skill, or a new version of one
+    ///
+    /// Where a grant is pinned to the version in use, the new one waits until it is approved, and the old one stays in use.
     #[command(
         after_help = "Examples:\n  clawcoil skill add gmail_send.wasm     its manifest, skill.toml, stands beside it\n  clawcoil skill add ./gmail-send        a folder with skill.toml and one component"
     )]
@@ -62,6 +66,29 @@ enum Action {
         #[arg(long)]
         schemas: bool,
     },
+    /// Show what new versions want that wait for approval
+    #[command(after_help = "Examples:\n  clawcoil skill pending\n  clawcoil skill pending gmail-send --json")]
+    Pending {
+        /// Which; default: all
+        skill: Option<SkillName>,
+    },
+    /// Approve a new version: the grants that are pinned to the old one are pinned to it, and it takes its place
+    #[command(
+        after_help = "Examples:\n  clawcoil skill approve gmail-send\n  clawcoil skill approve gmail-send --digest sha256:…     only the version that was looked at"
+    )]
+    Approve {
+        /// Which
+        skill: SkillName,
+        /// Only if this is the version that waits
+        #[arg(long)]
+        digest: Option<Digest>,
+    },
+    /// Throw a new version away that waits for approval
+    #[command(after_help = "Examples:\n  clawcoil skill reject gmail-send")]
+    Reject {
+        /// Which
+        skill: SkillName,
+    },
     /// Remove one; its grants stay, and do nothing without it
     #[command(after_help = "Examples:\n  clawcoil skill remove gmail-send")]
     Remove {
@@ -86,6 +113,18 @@ impl Skill {
                     _ => Registry::read(&component_in(Path::new(&skill))?, manifest.as_deref())?,
                 };
                 inspect(&read, schemas, output).await
+            }
+            Action::Pending { skill } => pending(&agent::existing_home(settings)?, skill, output).await,
+            Action::Approve { skill, digest } => {
+                approve(&agent::existing_home(settings)?, &skill, digest, output).await
+            }
+            Action::Reject { skill } => {
+                let home = agent::existing_home(settings)?;
+                let vault = agent::open_vault(&home).await?;
+                upgrades::reject(&home, &skill, |event| agent::record(&home, &vault, event))?;
+                output.answer(json!({ "skill": skill.as_str() }), || {
+                    format!("The new version of {skill} is gone; the installed one stays in use.")
+                })
             }
             Action::Remove { skill } => {
                 let vault = agent::open_vault(&agent::existing_home(settings)?).await?;
@@ -119,11 +158,10 @@ pub(super) fn component_in(path: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-/// Compiles a component to look at it. Nothing of it runs.
-async fn compile(component: &[u8]) -> Result<std::sync::Arc<Component>, Failure> {
+/// An engine to compile components and look at them. Nothing of them runs.
+fn looking() -> Result<Runtime, Failure> {
     let engine = EngineSettings { concurrent_calls: 8, warm_memory: 0 };
-    let runtime = Runtime::new(RuntimeSettings { engine, ..RuntimeSettings::default() })?;
-    Ok(runtime.compile(component).await?)
+    Ok(Runtime::new(RuntimeSettings { engine, ..RuntimeSettings::default() })?)
 }
 
 async fn add(home: &Home, path: &Path, manifest: Option<&Path>, output: &Output) -> Result<(), Failure> {
@@ -132,10 +170,24 @@ async fn add(home: &Home, path: &Path, manifest: Option<&Path>, output: &Output)
     let component = component_in(path)?;
     let progress = output.progress("compiling");
     let candidate = Registry::read(&component, manifest)?;
-    let compiled = compile(&candidate.component).await?;
+    let runtime = looking()?;
+    let compiled = runtime.compile(candidate.component.clone()).await?;
     drop(progress);
     let before = registry.get(candidate.name()).ok().filter(|before| before.digest != candidate.digest);
+    if let Some(before) = &before
+        && upgrades::must_be_approved(home, before)?
+    {
+        registry.propose(&component, manifest)?;
+        let pending = upgrades::pending(home, &runtime, candidate.name()).await?;
+        agent::record(home, &vault, &upgrades::event(EventKind::SkillProposed, &pending))?;
+        let object = json!({ "skill": pending.manifest.name.as_str(), "pending": upgrades::to_json(&pending) });
+        return output.answer(object, || with_next(&pending));
+    }
     let skill = registry.add(&component, manifest)?;
+    if registry.pending(skill.name()).is_ok_and(|waits| waits.is_some()) {
+        // What waited was newer than a version that is not in use any more.
+        registry.reject(skill.name())?;
+    }
     let event = Event {
         skill: Some(skill.name().clone()),
         skill_digest: Some(skill.digest),
@@ -151,12 +203,63 @@ async fn add(home: &Home, path: &Path, manifest: Option<&Path>, output: &Output)
         let mut lines =
             vec![format!("{} {} is installed. Tools: {}", skill.name(), skill.manifest.version, tools.join(", "))];
         lines.extend(before.as_ref().map(|before| {
-            format!(
-                "It replaces version {}. What was granted to that one does not hold until you grant it to this one.",
-                before.manifest.version
-            )
+            let version = &before.manifest.version;
+            format!("It replaces version {version}, for which no approval was asked: no grant is pinned to it.")
         }));
         lines.push(format!("\nNext: clawcoil grant {} --user …", skill.name()));
+        lines.join("\n")
+    })
+}
+
+fn with_next(pending: &Pending) -> String {
+    let name = &pending.manifest.name;
+    format!("{}\n\nNext: clawcoil skill approve {name}, or clawcoil skill reject {name}", upgrades::shown(pending))
+}
+
+async fn pending(home: &Home, skill: Option<SkillName>, output: &Output) -> Result<(), Failure> {
+    let names = match skill {
+        Some(skill) => vec![skill],
+        None => Registry::in_folder(home.skills()).pending_names()?,
+    };
+    let runtime = looking()?;
+    let mut waiting = Vec::new();
+    for name in &names {
+        waiting.push(upgrades::pending(home, &runtime, name).await?);
+    }
+    let objects: Vec<Value> = waiting.iter().map(upgrades::to_json).collect();
+    output.answer(json!({ "pending": objects }), || match waiting.as_slice() {
+        [] => "No new version waits for approval.".to_owned(),
+        waiting => waiting.iter().map(with_next).collect::<Vec<_>>().join("\n\n"),
+    })
+}
+
+async fn approve(home: &Home, skill: &SkillName, digest: Option<Digest>, output: &Output) -> Result<(), Failure> {
+    let pending = upgrades::pending(home, &looking()?, skill).await?;
+    if digest.is_some_and(|digest| digest != pending.digest) {
+        return Err(RegistryError::PendingChanged(skill.clone()).into());
+    }
+    let vault = agent::open_vault(home).await?;
+    let files = upgrades::approve(home, &pending, |event| agent::record(home, &vault, event))?;
+    let changes = files
+        .iter()
+        .map(|file| json!({ "file": file.name, "changes": file.changes.iter().map(change).collect::<Vec<_>>() }));
+    let mut object = upgrades::to_json(&pending);
+    if let Some(object) = object.as_object_mut() {
+        object.insert("files".to_owned(), changes.collect());
+    }
+    output.answer(object, || {
+        let Pending { manifest, installed, difference, .. } = &pending;
+        let mut lines = vec![format!("{} {} is in use instead of {}.", manifest.name, manifest.version, installed.version)];
+        lines.extend(difference.to_string().lines().map(printable));
+        for file in &files {
+            lines.push(file.name.clone());
+            lines.extend(file.changes.iter().map(|change| shown_change(change, output)));
+        }
+        if difference.wants_more() {
+            lines.push(format!(
+                "\nThe grants say what they said before. Next, to grant what it wants more: clawcoil grant {skill} --user …"
+            ));
+        }
         lines.join("\n")
     })
 }
@@ -166,8 +269,10 @@ fn list(registry: &Registry, output: &Output) -> Result<(), Failure> {
     for name in registry.names()? {
         skills.push(registry.get(&name)?);
     }
+    let waiting = registry.pending_names()?;
     let objects = skills.iter().map(|skill| {
         json!({
+            "new_version_waits": waiting.contains(skill.name()),
             "skill": skill.name().as_str(), "skill_version": skill.manifest.version.as_str(),
             "digest": skill.digest.to_string(), "description": skill.manifest.description,
         })
@@ -187,12 +292,18 @@ fn list(registry: &Registry, output: &Output) -> Result<(), Failure> {
                 manifest.description.clone(),
             ]);
         }
-        table.render()
+        let mut lines = vec![table.render()];
+        lines.extend(
+            waiting
+                .iter()
+                .map(|name| format!("A new version of {name} waits for approval: clawcoil skill pending {name}")),
+        );
+        lines.join("\n")
     })
 }
 
 async fn inspect(skill: &InstalledSkill, schemas: bool, output: &Output) -> Result<(), Failure> {
-    let component = compile(&skill.component).await?;
+    let component = looking()?.compile(skill.component.clone()).await?;
     output.answer(inspected(skill, &component), || shown(skill, &component, schemas))
 }
 

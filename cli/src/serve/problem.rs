@@ -213,6 +213,8 @@ impl From<RegistryError> for Problem {
             RegistryError::NotInstalled { name, .. } => {
                 Self::new(Kind::NotFound, format!("no skill {name} is installed"))
             }
+            RegistryError::NothingPending(_) => Self::new(Kind::NotFound, error.to_string()),
+            RegistryError::PendingChanged(_) => Self::new(Kind::Conflict, error.to_string()),
             _ => Self::internal(&error),
         }
     }

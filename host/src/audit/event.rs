@@ -95,6 +95,12 @@ words! {
         SkillAdded = "skill-added",
         /// A skill was removed.
         SkillRemoved = "skill-removed",
+        /// A new version of a skill waits for approval.
+        SkillProposed = "skill-proposed",
+        /// A new version of a skill was approved and installed.
+        SkillApproved = "skill-approved",
+        /// A new version of a skill was thrown away.
+        SkillRejected = "skill-rejected",
         /// A policy came into force.
         PolicyLoaded = "policy-loaded",
     }

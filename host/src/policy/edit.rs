@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, TableLike, Value, value};
 
 use super::manifest::{ServiceDeclaration, Use};
 use super::permissions::Permissions;
@@ -235,10 +235,7 @@ pub struct Revocation<'a> {
 /// The file is not in order.
 pub fn revoke(source: &Source, what: &Revocation<'_>) -> Result<Edit, Diagnostics> {
     let permissions = Permissions::parse(std::slice::from_ref(source))?;
-    let mut document: DocumentMut = source.text().parse().map_err(|error: toml_edit::TomlError| {
-        let span = error.span().unwrap_or(0..0);
-        Diagnostics::one(source, Diagnostic::new(span, error.message().to_owned()))
-    })?;
+    let mut document = editable(source)?;
     let mut left = Vec::new();
     let mut taken = 0;
     let mut kept = Vec::new();
@@ -266,6 +263,41 @@ pub fn revoke(source: &Source, what: &Revocation<'_>) -> Result<Edit, Diagnostic
         .and_then(|user| permissions.forbids.iter().find(|forbid| forbid.is_all_of(what.skill, user, what.service)));
     let forbidden = forbidden.map(|forbid| forbid.line.clone());
     Ok(Edit { forbidden, ..finish(source, document.to_string(), left)? })
+}
+
+/// Moves each grant of a skill that pins one version to another version, which is thereby approved for all that the grant says.
+///
+/// # Errors
+///
+/// The file is not in order.
+pub fn move_pins(source: &Source, skill: &SkillName, from: Digest, to: Digest) -> Result<Edit, Diagnostics> {
+    let mut document = editable(source)?;
+    match document.get_mut("grant") {
+        Some(Item::ArrayOfTables(grants)) => grants.iter_mut().for_each(|grant| move_pin(grant, skill, from, to)),
+        Some(Item::Value(Value::Array(grants))) => {
+            grants.iter_mut().filter_map(Value::as_inline_table_mut).for_each(|grant| move_pin(grant, skill, from, to))
+        }
+        _ => {}
+    }
+    finish(source, document.to_string(), Vec::new())
+}
+
+fn move_pin(grant: &mut dyn TableLike, skill: &SkillName, from: Digest, to: Digest) {
+    let is_of_skill = grant.get("skill").and_then(Item::as_str) == Some(skill.as_str());
+    let Some(pin) = grant.get_mut("digest").and_then(Item::as_value_mut).filter(|_| is_of_skill) else { return };
+    if pin.as_str().and_then(|text| text.parse().ok()) == Some(from) {
+        let decor = pin.decor().clone();
+        *pin = Value::from(to.to_string());
+        *pin.decor_mut() = decor;
+    }
+}
+
+fn editable(source: &Source) -> Result<DocumentMut, Diagnostics> {
+    Permissions::parse(std::slice::from_ref(source))?;
+    source.text().parse().map_err(|error: toml_edit::TomlError| {
+        let span = error.span().unwrap_or(0..0);
+        Diagnostics::one(source, Diagnostic::new(span, error.message().to_owned()))
+    })
 }
 
 /// The comments above a table that an empty line parts from it: they are not about this table alone.
@@ -328,9 +360,18 @@ fn finish(source: &Source, text: String, left: Vec<Line>) -> Result<Edit, Diagno
     Ok(Edit { text, diff, left, forbidden: None })
 }
 
-/// The shortest change between two texts, by whole lines.
+/// The change between two texts, by whole lines: each line that differs, where both have as many; else what stands between what
+/// is the same at the beginning and at the end.
 fn diff(before: &str, after: &str) -> Vec<Change> {
     let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
+    if old.len() == new.len() {
+        let differing = old.iter().zip(&new).enumerate().filter(|(_, (old, new))| old != new);
+        return differing
+            .flat_map(|(at, (old, new))| {
+                [Change::Removed(at + 1, (*old).to_owned()), Change::Added(at + 1, (*new).to_owned())]
+            })
+            .collect();
+    }
     let head = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let tail =
         old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count().min(old.len().min(new.len()) - head);

@@ -84,6 +84,11 @@ impl Permissions {
         services
     }
 
+    /// Whether a grant is pinned to this version of a skill, so that another version has to be approved.
+    pub fn pins(&self, skill: &SkillName, digest: Digest) -> bool {
+        self.grants.iter().any(|grant| grant.skill == *skill && grant.digest == Some(digest))
+    }
+
     /// Reads the files; what they say is taken together, in whatever order.
     ///
     /// # Errors

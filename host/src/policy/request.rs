@@ -54,6 +54,19 @@ impl OriginRule {
     }
 }
 
+impl OriginRule {
+    /// Whether all that the other rule means is meant by this one.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Suffix { suffix, port }, Self::Suffix { suffix: below, port: other }) => {
+                port == other && below.ends_with(&**suffix)
+            }
+            (_, Self::Literal(origin)) => self.matches(origin, None),
+            (ours, theirs) => ours == theirs,
+        }
+    }
+}
+
 impl FromStr for OriginRule {
     type Err = InvalidOrigin;
 
@@ -118,6 +131,23 @@ impl PathRule {
         }
         // `/a/**` needs the slash after `a`, `/a` must end there.
         self.below == segments.next().is_some()
+    }
+
+    /// Whether each path that the other rule means is meant by this one.
+    fn covers(&self, other: &Self) -> bool {
+        let enough = if self.below {
+            // `/a/**` means `/a/` and `/a/b`: whatever has more segments, and whatever goes on below.
+            other.segments.len() > self.segments.len() || other.below && other.segments.len() == self.segments.len()
+        } else {
+            !other.below && other.segments.len() == self.segments.len()
+        };
+        let narrower = |(ours, theirs): (&Option<Box<str>>, &Option<Box<str>>)| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            (None, Some(theirs)) => !theirs.is_empty(),
+            (None, None) => true,
+            (Some(_), None) => false,
+        };
+        enough && self.segments.iter().zip(&other.segments).all(narrower)
     }
 
     /// Whether some path might be meant by both.
@@ -219,6 +249,37 @@ impl RequestRule {
             || other.paths.is_empty()
             || self.paths.iter().any(|ours| other.paths.iter().any(|theirs| ours.overlaps(theirs)));
         methods && paths && self.origin.overlaps(&other.origin)
+    }
+
+    /// Whether each request that the other rule means is meant by this one, as far as one rule alone can.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let methods = match (&self.methods, &other.methods) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(ours), Some(theirs)) => theirs.iter().all(|method| ours.contains(method)),
+        };
+        let paths = self.paths.is_empty()
+            || !other.paths.is_empty()
+                && other.paths.iter().all(|theirs| self.paths.iter().any(|ours| ours.covers(theirs)));
+        methods && paths && self.origin.covers(&other.origin)
+    }
+
+    /// The rule as rules of one method and one path each, which mean the same together.
+    pub(super) fn parts(&self) -> Vec<Self> {
+        let methods: Vec<_> = match &self.methods {
+            None => vec![None],
+            Some(methods) => methods.iter().map(|method| Some(vec![method.clone()])).collect(),
+        };
+        let paths: Vec<_> = match &*self.paths {
+            [] => vec![Vec::new()],
+            paths => paths.iter().map(|path| vec![path.clone()]).collect(),
+        };
+        let part = |(methods, paths): (&Option<Vec<Method>>, &Vec<PathRule>)| Self {
+            methods: methods.clone(),
+            paths: paths.clone(),
+            ..self.clone()
+        };
+        methods.iter().flat_map(|methods| paths.iter().map(move |paths| (methods, paths))).map(part).collect()
     }
 
     /// Reads one `[[…request]]`.
@@ -378,6 +439,17 @@ mod tests {
             if let Ok(rule) = origin {
                 prop_assert_eq!(rule.to_string().parse::<OriginRule>().unwrap(), rule);
             }
+        }
+
+        #[test]
+        fn a_rule_that_covers_another_matches_all_that_it_does(a in path_rule(), b in path_rule(), path in "(/[ab]?){1,4}") {
+            if !path.starts_with("//") {
+                let target = target(&format!("https://api.example{path}"));
+                if a.covers(&b) && b.matches(target.path()) {
+                    prop_assert!(a.matches(target.path()), "{} {} {}", a, b, path);
+                }
+            }
+            prop_assert!(a.covers(&a));
         }
 
         #[test]

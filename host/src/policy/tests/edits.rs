@@ -1,4 +1,4 @@
-use super::super::{Change, NewGrant, Revocation, add_grant, revoke};
+use super::super::{Change, NewGrant, Revocation, add_grant, move_pins, revoke};
 use super::*;
 
 const BEFORE: &str = r#"# Who may what. Ask Ann before you change it.
@@ -80,6 +80,27 @@ fn a_grant_whose_last_user_goes_is_removed_and_others_stay() {
     assert!(edit.text.starts_with("# Who may what. Ask Ann before you change it.\n"), "{}", edit.text);
     assert!(!edit.text.contains("# The sales team"), "{}", edit.text);
     assert!(!edit.text.contains("[[grant]]") && edit.text.contains("[[forbid]]"));
+}
+
+#[test]
+fn moving_a_pin_touches_the_grants_of_that_version_and_nothing_else() {
+    let (old, new, other) = (Digest::of(b"old"), Digest::of(b"new"), Digest::of(b"other"));
+    let grant = |skill: &str, digest: Digest, service: &str| {
+        format!(
+            "# {service}\n[[grant]]\nskill = \"{skill}\"\ndigest   =  \"{digest}\"  # approved by Ann\nusers = [\"alice\"]\nservice = \"{service}\"\nprovider = \"google\"\n"
+        )
+    };
+    let text = [grant("mail", old, "a"), grant("mail", other, "b"), grant("chat", old, "c"), grant("mail", old, "d")];
+    let edit = move_pins(&Source::new("p.toml", text.concat()), &"mail".parse().unwrap(), old, new).unwrap();
+    let expected =
+        [grant("mail", new, "a"), grant("mail", other, "b"), grant("chat", old, "c"), grant("mail", new, "d")];
+    assert_eq!(edit.text, expected.concat());
+    assert_eq!(edit.diff.len(), 4, "{:?}", edit.diff);
+    let inline = format!(
+        "grant = [{{ skill = \"mail\", digest = \"{old}\", users = [\"a\"], service = \"b\", provider = \"c\" }}]\n"
+    );
+    let edit = move_pins(&Source::new("p.toml", &*inline), &"mail".parse().unwrap(), old, new).unwrap();
+    assert_eq!(edit.text, inline.replace(&old.to_string(), &new.to_string()));
 }
 
 #[test]
