@@ -173,6 +173,13 @@ async fn permissions_with_errors_leave_the_policy_before_in_force() {
     let refused = agent.host.reload_policy();
     assert!(matches!(refused, Err(ReloadError::Permissions(_))), "{refused:?}");
     assert!(matches!(fetch(&agent.host).await.unwrap(), End::Value(_)));
+    // The log tells of it, with the place, and with the policy that stays.
+    let entries = entries(&agent.host, EventKind::PolicyLoaded);
+    let refused = entries.last().unwrap();
+    assert_eq!(refused.decision.as_deref(), Some("failed"));
+    assert!(refused.rule.as_deref().is_some_and(|rule| rule.ends_with("permissions.toml:2")), "{refused:?}");
+    assert!(refused.json.contains(&agent.host.policy().hash().to_string()), "{refused:?}");
+    assert!(refused.detail.as_deref().is_some_and(|detail| detail.contains("skil")), "{refused:?}");
 }
 
 /// Stores the operator's client, with which tokens are ended.

@@ -28,7 +28,8 @@ const TIDY: Duration = Duration::from_mins(1);
 
 /// Serve skills to programs over HTTP
 ///
-/// Tokens are refreshed before they expire as long as it runs. SIGTERM and Ctrl-C let the calls under way finish.
+/// Tokens are refreshed before they expire as long as it runs. Changed permissions come into force by themselves, and at SIGHUP;
+/// where they have errors, those before stay. SIGTERM and Ctrl-C let the calls under way finish.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -1,13 +1,15 @@
 //! Noticing what changes beside a running server: by this process, by a command, by an editor.
 //!
 //! Everything that a server shows or keeps ready follows from the vault, the permissions and the installed skills. A change of
-//! the permissions comes into force by itself, all or nothing: with an error in them, the policy before stays.
+//! the permissions comes into force by itself, all or nothing: with an error in them, the policy before stays. SIGHUP looks at
+//! once, and reads the permissions also where nothing can be seen to have changed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clawcoil::host::{Home, Host, ReloadError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
@@ -44,31 +46,23 @@ impl Changes {
     /// Looks for changes until the handle is aborted.
     pub(crate) fn watch(&self, host: Arc<Host>) -> JoinHandle<()> {
         let sender = self.0.clone();
+        // From here on SIGHUP does not end the process any more.
+        let mut hangup = signal(SignalKind::hangup())
+            .inspect_err(|error| tracing::error!("SIGHUP can't be listened for: {error}"))
+            .ok();
+        let mut before = Seen::of(&host);
         tokio::spawn(async move {
-            let mut before = Seen::of(&host);
+            let tell = |change| {
+                // Nobody listens: nobody has to be told.
+                let _ = sender.send(change);
+            };
             loop {
-                tokio::time::sleep(EVERY).await;
+                let demanded = hung_up_within(EVERY, hangup.as_mut()).await;
                 let now = Seen::of(&host);
-                let tell = |change| {
-                    // Nobody listens: nobody has to be told.
-                    let _ = sender.send(change);
-                };
-                if now.policy != before.policy {
-                    match host.reload_policy() {
-                        Ok(hash) => {
-                            tracing::info!(%hash, "the permissions have changed and are in force");
-                            tell(Change::Policy);
-                        }
-                        Err(ReloadError::Permissions(errors)) => {
-                            tracing::error!("the permissions have errors; those before stay in force\n{errors}");
-                        }
-                        Err(error @ ReloadError::Audit(_)) => {
-                            tracing::error!("{error}");
-                            tell(Change::Policy);
-                        }
-                    }
+                if (demanded || now.policy != before.policy) && reload(&host) {
+                    tell(Change::Policy);
                 }
-                if now.skills != before.skills {
+                if demanded || now.skills != before.skills {
                     tell(Change::Skills);
                 }
                 if now.epoch != before.epoch {
@@ -78,6 +72,30 @@ impl Changes {
             }
         })
     }
+}
+
+/// Waits so long, or for SIGHUP; says whether it came.
+async fn hung_up_within(time: Duration, hangup: Option<&mut Signal>) -> bool {
+    match hangup {
+        None => {
+            tokio::time::sleep(time).await;
+            false
+        }
+        Some(hangup) => tokio::time::timeout(time, hangup.recv()).await.is_ok(),
+    }
+}
+
+/// Reads the permissions again; says whether another policy is in force now. The audit log is told by the host.
+fn reload(host: &Host) -> bool {
+    match host.reload_policy() {
+        Ok(hash) => tracing::info!(%hash, "the permissions have changed and are in force"),
+        Err(ReloadError::Permissions(errors)) => {
+            tracing::error!("the permissions have errors; those before stay in force\n{errors}");
+            return false;
+        }
+        Err(error @ ReloadError::Audit(_)) => tracing::error!("{error}"),
+    }
+    true
 }
 
 /// What can be told of the files without reading them.

@@ -165,9 +165,15 @@ impl Host {
     ///
     /// Calls under way are judged by the new policy from their next request on. An audit log that can't be written is an error
     /// too, but the new policy is in force: a grant that was taken back must not outlive it, and as long as no entry can be
-    /// written, no policy lets a token out.
+    /// written, no policy lets a token out. The log tells of errors too, with the place of the first.
     pub fn reload_policy(&self) -> Result<Digest, ReloadError> {
-        let permissions = Permissions::parse(&self.home.permission_sources()?)?;
+        let permissions = match self.home.permission_sources().and_then(|sources| Permissions::parse(&sources)) {
+            Ok(permissions) => permissions,
+            Err(errors) => {
+                self.note_refused_policy(&errors);
+                return Err(errors.into());
+            }
+        };
         let policy = Policy::new(permissions, self.catalogue.facts());
         let hash = policy.hash();
         let noted = self.audit.append(&Event {
@@ -178,6 +184,32 @@ impl Host {
         self.policy.store(Arc::new(policy));
         noted?;
         Ok(hash)
+    }
+
+    /// Tells the audit log of permissions that did not come into force. The policy that did is named beside them.
+    fn note_refused_policy(&self, errors: &Diagnostics) {
+        let first = errors.iter().next().map(|(line, error)| (line.to_string(), error.message().to_owned()));
+        let (rule, message) = first.unzip();
+        let more = match errors.len().saturating_sub(1) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let event = Event {
+            decision: Decision::Failed,
+            rule,
+            policy_hash: Some(self.policy.load().hash()),
+            detail: Some(format!(
+                "the permissions have errors, and those before stay in force: {}{more}",
+                message.unwrap_or_default()
+            )),
+            ..Event::new(EventKind::PolicyLoaded)
+        };
+        if let Err(error) = self.audit.append(&event) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "refused permissions are missing in the audit log"
+            );
+        }
     }
 
     /// A skill, compiled. It is read and compiled again only when its files have changed, which is looked at every tenth of a
