@@ -1,7 +1,9 @@
 //! `clawcoil policy`
 
+mod test;
+
 use clap::{Args, Subcommand};
-use clawcoil::diagnostic::Diagnostics;
+use clawcoil::diagnostic::{Diagnostics, Source};
 use clawcoil::host::Home;
 use clawcoil::id::{Caller, ClientName, ServiceName, SkillName, UserId};
 use clawcoil::policy::{Denial, Explanation, Manifest, Permissions, Policy, Skill};
@@ -34,6 +36,7 @@ enum Action {
         after_help = "Examples:\n  clawcoil policy explain --skill gmail-send --user alice\n  clawcoil policy explain --skill gmail-send --user alice --service gmail --json"
     )]
     Explain(Explain),
+    Test(test::Test),
 }
 
 #[derive(Debug, Args)]
@@ -57,12 +60,25 @@ struct Explain {
 
 impl PolicyCommand {
     pub(crate) fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
-        let home = agent::existing_home(settings)?;
         match self.action {
-            Action::Check => check(&home, output),
-            Action::Explain(explain) => explain.run(&home, output),
+            Action::Check => check(&agent::existing_home(settings)?, output),
+            Action::Explain(explain) => explain.run(&agent::existing_home(settings)?, output),
+            Action::Test(test) => test.run(settings, output),
         }
     }
+}
+
+/// The permissions in a file, or in the files of a folder: `permissions.toml` and `permissions.d` in it, as an agent has them, or
+/// else its own.
+fn permissions_at(path: &std::path::Path) -> Result<Vec<Source>, Failure> {
+    if !path.is_dir() {
+        return Ok(vec![Source::open(path)?]);
+    }
+    let as_home = Home::at(path);
+    if as_home.permissions().exists() || as_home.permissions_folder().exists() {
+        return Ok(as_home.permission_sources()?);
+    }
+    test::toml_files(path)?.iter().map(|file| Ok(Source::open(file)?)).collect()
 }
 
 /// What is to be said about all files together.

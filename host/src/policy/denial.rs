@@ -35,6 +35,22 @@ pub enum DenialCode {
 }
 
 impl DenialCode {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Undeclared,
+        Self::ServiceNotGranted,
+        Self::ScopeNotGranted,
+        Self::AudienceNotGranted,
+        Self::AccountNotGranted,
+        Self::RevealNotGranted,
+        Self::RequestNotGranted,
+        Self::Ambiguous,
+        Self::ApprovalPending,
+        Self::Expired,
+        Self::Forbidden,
+        Self::RateExceeded,
+    ];
+
     /// A word for logs and machine-readable answers.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -67,6 +67,15 @@ impl Policy {
         &self.permissions
     }
 
+    /// The same policy with each grant of a skill approved for whatever version: for questions before one is installed.
+    pub(super) fn for_any_version(&self, skill: &SkillName) -> Self {
+        let mut policy = self.clone();
+        for grant in policy.grants.get_mut(skill).into_iter().flatten() {
+            grant.digest = None;
+        }
+        policy
+    }
+
     /// What a skill may do for a caller, from this moment on.
     pub fn effective(&self, skill: &Skill<'_>, caller: &Caller, now: Timestamp) -> Effective {
         let manifest = skill.manifest;

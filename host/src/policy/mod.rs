@@ -51,6 +51,7 @@
 //! # Ok(()) }
 //! ```
 
+mod cases;
 mod decide;
 mod denial;
 mod edit;
@@ -70,6 +71,7 @@ mod rate;
 mod request;
 mod target;
 
+pub use cases::{Case, Cases, Subject, Verdict};
 pub use decide::{Effective, Linked, Route, Selected};
 pub use denial::{Culprit, Denial, DenialCode, Proposal};
 pub use edit::{Change, Edit, NewGrant, NewServiceGrant, Revocation, add_grant, move_pins, revoke};

@@ -1,5 +1,6 @@
 //! The rules of this module, each by a test that is named for it.
 
+mod cases;
 mod decisions;
 mod edits;
 mod proposals;
