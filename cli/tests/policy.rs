@@ -117,3 +117,100 @@ fn cases_with_errors_and_no_cases_at_all_are_errors_with_the_way_out() {
         assert!(errors.contains(part), "{part} is not in:\n{errors}");
     }
 }
+
+impl Agent {
+    /// The skill is there as an installed one is; nothing here runs it.
+    fn install(&self) -> String {
+        let folder = self.folder().join("skills/mail");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("skill.toml"), MANIFEST).unwrap();
+        fs::write(folder.join("component.wasm"), "not compiled").unwrap();
+        let listed = self.json(&["skill", "list"], 0);
+        listed["skills"][0]["digest"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_difference_is_told_before_the_permissions_are_saved_and_wording_makes_none() {
+    let agent = Agent::with_permissions("");
+    let digest = agent.install();
+    let granted = |users: &str| grant(users).replace(&format!("sha256:{}", "0".repeat(64)), &digest);
+    agent.write("permissions.toml", &granted("\"alice\", \"bob\""));
+    let forbid = "[[forbid]]\nusers = [\"bob\"]\nprovider = \"google\"\n";
+    agent.write("new.toml", &format!("{}{forbid}", granted("\"alice\", \"bob\", \"team:*\"")));
+    let (text, _) = agent.run(&["policy", "diff", "new.toml"], 0);
+    let reach = "    scope https://www.googleapis.com/auth/gmail.send\n    POST https://gmail.googleapis.com\n";
+    let expected = format!(
+        "allows more:\n  mail, service gmail, for team:*\n{reach}allows less:\n  mail, service gmail, for bob\n{reach}"
+    );
+    assert_eq!(text, expected);
+    agent.run(&["policy", "diff", "new.toml", "--no-more"], 1);
+    agent.write("only-less.toml", &granted("\"alice\""));
+    let report = agent.json(&["policy", "diff", "only-less.toml", "--no-more"], 0);
+    assert_eq!((&report["more"], &report["less"][0]["users"][0]), (&serde_json::json!([]), &"bob".into()));
+
+    agent.write("reworded.toml", &format!("# In other words.\n{}\n{}", granted("\"bob\""), granted("\"alice\"")));
+    assert_eq!(agent.run(&["policy", "diff", "reworded.toml"], 0).0, "allows the same\n");
+    assert!(agent.run(&["policy", "diff"], 1).1.contains("no policy has been in force yet"));
+    assert!(agent.run(&["policy", "diff", "sha256:12"], 1).1.contains("none of the policies"));
+    agent.write("broken.toml", "[[grant]]\nskil = \"mail\"\n");
+    assert!(agent.run(&["policy", "diff", "broken.toml"], 1).1.contains("did you mean `skill`?"));
+}
+
+#[test]
+fn a_difference_with_a_new_version_is_what_approving_it_would_come_to() {
+    let agent = Agent::with_permissions("");
+    let digest = agent.install();
+    let scopes = "\"https://www.googleapis.com/auth/gmail.send\", \"https://mail.google.com/\"";
+    let granted = grant("\"alice\"").replace(&format!("sha256:{}", "0".repeat(64)), &digest);
+    agent.write("permissions.toml", &granted.replace("\"https://www.googleapis.com/auth/gmail.send\"", scopes));
+    let author = agent.0.path().join("author");
+    fs::create_dir(&author).unwrap();
+    fs::write(author.join("mail.wasm"), "new code").unwrap();
+    fs::write(author.join("skill.toml"), MANIFEST.replace("\"https://www.googleapis.com/auth/gmail.send\"", scopes))
+        .unwrap();
+    let (text, _) = agent.run(&["policy", "diff", "--skill", author.to_str().unwrap()], 0);
+    assert_eq!(text, "allows more:\n  mail, service gmail, for alice\n    scope https://mail.google.com/\n");
+}
+
+/// The built example skills.
+fn skills() -> PathBuf {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/skills");
+    assert!(folder.join("gmail-send").is_dir(), "the skills are not built: run `cargo xtask build-skills`");
+    folder
+}
+
+/// An agent with gmail-send, and nothing granted.
+fn with_gmail_send() -> Agent {
+    let agent = Agent(tempfile::tempdir().unwrap());
+    fs::create_dir(agent.folder()).unwrap();
+    agent.run(&["init", "--no-recovery"], 0);
+    agent.run(&["skill", "add", skills().join("gmail-send").to_str().unwrap()], 0);
+    agent
+}
+
+#[test]
+fn learning_shows_the_least_that_is_to_be_granted_and_grants_nothing() {
+    let agent = with_gmail_send();
+    let permissions = fs::read_to_string(agent.folder().join("permissions.toml")).unwrap();
+    let learn =
+        ["policy", "learn", "gmail-send", "send", "--user", "alice", "to=bob@example.com", "subject=Hi", "body=Hello"];
+    let lesson = agent.json(&learn, 0);
+    let grants = lesson["grants"].as_str().unwrap();
+    let path = "paths = [\"/gmail/v1/users/me/messages/send\"]";
+    assert!(grants.contains(path) && grants.contains("methods = [\"POST\"]"), "{lesson}");
+    assert_eq!(fs::read_to_string(agent.folder().join("permissions.toml")).unwrap(), permissions);
+    let send = ["run", "gmail-send", "send", "--user", "alice", "to=bob@example.com", "subject=Hi", "body=Hello"];
+    agent.run(&send, 5);
+
+    let (text, _) = agent.run(&learn, 0);
+    assert!(text.contains("The least that allows it") && text.contains("Nothing was sent"), "{text}");
+    agent.write("permissions.toml", &format!("{permissions}\n{grants}\n"));
+    agent.run(&["policy", "check"], 0);
+    assert_eq!(agent.json(&learn, 0)["grants"], "");
+    // Granted, and nobody is connected.
+    agent.run(&send, 4);
+    let (log, _) = agent.run(&["audit", "tail", "--lines", "20"], 0);
+    assert!(log.contains("only learns"), "{log}");
+    agent.run(&["audit", "verify"], 0);
+}

@@ -92,7 +92,7 @@ impl Command {
             Self::Skill(command) => command.run(settings, output).await,
             Self::Grant(command) => command.run(settings, output),
             Self::Revoke(command) => command.run(settings, output),
-            Self::Policy(command) => command.run(settings, output),
+            Self::Policy(command) => command.run(settings, output).await,
             Self::Run(command) => command.run(settings, output).await,
             Self::Serve(command) => command.run(settings, output).await,
             Self::Console(command) => command.run(settings, output).await,

@@ -1,5 +1,7 @@
 //! `clawcoil policy`
 
+mod diff;
+mod learn;
 mod test;
 
 use clap::{Args, Subcommand};
@@ -37,6 +39,8 @@ enum Action {
     )]
     Explain(Explain),
     Test(test::Test),
+    Diff(diff::Diff),
+    Learn(learn::Learn),
 }
 
 #[derive(Debug, Args)]
@@ -59,11 +63,13 @@ struct Explain {
 }
 
 impl PolicyCommand {
-    pub(crate) fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
+    pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
         match self.action {
             Action::Check => check(&agent::existing_home(settings)?, output),
             Action::Explain(explain) => explain.run(&agent::existing_home(settings)?, output),
             Action::Test(test) => test.run(settings, output),
+            Action::Diff(diff) => diff.run(settings, output),
+            Action::Learn(learn) => learn.run(settings, output).await,
         }
     }
 }

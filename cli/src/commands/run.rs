@@ -3,7 +3,7 @@
 use clap::Args;
 use clawcoil::host::Outcome;
 use clawcoil::id::{SkillName, UserId};
-use clawcoil::runtime::{End, Tool, parse_input};
+use clawcoil::runtime::{End, Logs, Tool, parse_input};
 use serde_json::{Map, Value, json};
 
 use super::agent;
@@ -73,12 +73,12 @@ impl Run {
     }
 }
 
-fn object(text: &str) -> Result<Value, Failure> {
+pub(super) fn object(text: &str) -> Result<Value, Failure> {
     parse_input(text).map_err(|error| Failure::usage(format!("--input: {error}")))
 }
 
 /// `key=value` words as the tool's schema wants them.
-fn arguments(words: &[String], tool: Option<&Tool>) -> Result<Map<String, Value>, Failure> {
+pub(super) fn arguments(words: &[String], tool: Option<&Tool>) -> Result<Map<String, Value>, Failure> {
     collect(words, tool.and_then(|tool| tool.input_schema().get("properties")))
 }
 
@@ -137,7 +137,7 @@ fn takes_text(schema: &Value) -> bool {
 
 fn finish(skill: &SkillName, outcome: Outcome, output: &Output) -> Result<(), Failure> {
     if !output.is_json() {
-        show_logs(skill, &outcome, output);
+        show_logs(skill, &outcome.logs, output);
         for denial in &outcome.denials {
             output.note(format_args!("refused during the call: {denial}"));
         }
@@ -189,12 +189,12 @@ fn finish(skill: &SkillName, outcome: Outcome, output: &Output) -> Result<(), Fa
     }
 }
 
-fn show_logs(skill: &SkillName, outcome: &Outcome, output: &Output) {
-    for line in outcome.logs.text.lines() {
+pub(super) fn show_logs(skill: &SkillName, logs: &Logs, output: &Output) {
+    for line in logs.text.lines() {
         output.note(format_args!("[{skill}] {}", printable(line)));
     }
-    if outcome.logs.dropped > 0 {
-        output.note(format_args!("[{skill}] … and {} bytes more that were not kept", outcome.logs.dropped));
+    if logs.dropped > 0 {
+        output.note(format_args!("[{skill}] … and {} bytes more that were not kept", logs.dropped));
     }
 }
 

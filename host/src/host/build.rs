@@ -215,7 +215,8 @@ impl HostBuilder {
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         // What people wrote is read first: its errors are theirs to mend, and cost nothing yet.
         let catalogue = Arc::new(Catalogue::with(&home.provider_sources()?)?);
-        let permissions = Permissions::parse(&home.permission_sources()?)?;
+        let sources = home.permission_sources()?;
+        let permissions = Permissions::parse(&sources)?;
         let policy = Policy::new(permissions, catalogue.facts());
         let private = policy.network().private.clone();
 
@@ -239,6 +240,7 @@ impl HostBuilder {
         let runtime = Runtime::new(settings)?;
 
         let net = Arc::new(Net::new(self.net.unwrap_or_else(|| NetSettings::new(Arc::clone(&clock))))?);
+        home.keep_policy(policy.hash(), &sources, clock.now());
         let policy = Arc::new(ArcSwap::from_pointee(policy));
         let parts = Parts {
             vault: Arc::clone(&vault),

@@ -12,6 +12,7 @@ use crate::diagnostic::{Diagnostics, Source};
 /// vault.db                     tokens, encrypted
 /// permissions.toml             what the operator grants; permissions.d/*.toml besides
 /// providers.d/*.toml           the operator's own providers
+/// policies/                    permissions that were in force, by their hash
 /// skills/                      installed skills, a folder each
 /// audit/                       the audit log, a file for each writing process
 /// cache/                       compiled components

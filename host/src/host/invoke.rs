@@ -214,7 +214,7 @@ fn blot_text(acting: &egress::Call, text: &mut String) {
     *text = String::from_utf8_lossy(&bytes).into_owned();
 }
 
-fn the_tool<'a>(ready: &'a Ready, skill: &SkillName, tool: Option<&'a str>) -> Result<&'a str, InvokeError> {
+pub(super) fn the_tool<'a>(ready: &'a Ready, skill: &SkillName, tool: Option<&'a str>) -> Result<&'a str, InvokeError> {
     match (tool, ready.component.tools()) {
         (Some(tool), _) => Ok(tool),
         (None, [only]) => Ok(only.name()),
@@ -225,7 +225,7 @@ fn the_tool<'a>(ready: &'a Ready, skill: &SkillName, tool: Option<&'a str>) -> R
     }
 }
 
-fn limits(effective: EffectiveLimits) -> Limits {
+pub(super) fn limits(effective: EffectiveLimits) -> Limits {
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Limits {
         memory: bytes(effective.memory),

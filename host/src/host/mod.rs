@@ -16,8 +16,10 @@
 
 mod authority;
 mod build;
+mod history;
 mod home;
 mod invoke;
+mod learn;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +44,7 @@ use crate::vault::Vault;
 pub use build::{HostBuilder, InitError, Initialized, OpenError, init, recover};
 pub use home::Home;
 pub use invoke::{InvokeError, Outcome};
+pub use learn::Learned;
 
 /// An agent's host, open: its vault, its policy, its skills.
 ///
@@ -167,8 +170,9 @@ impl Host {
     /// too, but the new policy is in force: a grant that was taken back must not outlive it, and as long as no entry can be
     /// written, no policy lets a token out. The log tells of errors too, with the place of the first.
     pub fn reload_policy(&self) -> Result<Digest, ReloadError> {
-        let permissions = match self.home.permission_sources().and_then(|sources| Permissions::parse(&sources)) {
-            Ok(permissions) => permissions,
+        let read = self.home.permission_sources().and_then(|sources| Ok((Permissions::parse(&sources)?, sources)));
+        let (permissions, sources) = match read {
+            Ok(read) => read,
             Err(errors) => {
                 self.note_refused_policy(&errors);
                 return Err(errors.into());
@@ -182,6 +186,7 @@ impl Host {
             ..Event::new(EventKind::PolicyLoaded)
         });
         self.policy.store(Arc::new(policy));
+        self.home.keep_policy(hash, &sources, self.clock.now());
         noted?;
         Ok(hash)
     }

@@ -43,6 +43,8 @@ pub struct NewServiceGrant {
     pub scopes: Vec<Scope>,
     /// Which accounts; empty: any.
     pub accounts: Vec<AccountAlias>,
+    /// For which audiences; empty: for none that is named.
+    pub audiences: Vec<String>,
     /// How the token is used.
     pub use_: Use,
     /// Whether the agent's own connection is meant.
@@ -59,6 +61,7 @@ impl NewGrant {
             provider: declared.provider.clone(),
             scopes: declared.scopes.iter().cloned().collect(),
             accounts: Vec::new(),
+            audiences: Vec::new(),
             use_: declared.use_,
             as_agent: false,
         };
@@ -119,6 +122,9 @@ impl NewGrant {
             }
             if !service.accounts.is_empty() {
                 table.insert("accounts", array(&service.accounts));
+            }
+            if !service.audiences.is_empty() {
+                table.insert("audiences", array(&service.audiences));
             }
             table.insert("use", value(service.use_.as_str()));
             if service.as_agent {

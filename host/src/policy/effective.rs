@@ -67,6 +67,21 @@ impl Policy {
         &self.permissions
     }
 
+    /// The same policy with the grants that pin one version of a skill pinned to another: what approving it would come to.
+    #[must_use]
+    pub fn with_pins_moved(&self, skill: &SkillName, from: Digest, to: Digest) -> Self {
+        let mut policy = self.clone();
+        for grant in policy.grants.get_mut(skill).into_iter().flatten().filter(|grant| grant.digest == Some(from)) {
+            grant.digest = Some(to);
+        }
+        policy
+    }
+
+    /// What the catalogue says of a provider.
+    pub(super) fn facts(&self, provider: &ProviderId) -> Option<&ProviderFacts> {
+        self.providers.get(provider).map(|facts| &**facts)
+    }
+
     /// The same policy with each grant of a skill approved for whatever version: for questions before one is installed.
     pub(super) fn for_any_version(&self, skill: &SkillName) -> Self {
         let mut policy = self.clone();

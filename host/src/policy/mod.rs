@@ -52,6 +52,7 @@
 //! ```
 
 mod cases;
+mod compare;
 mod decide;
 mod denial;
 mod edit;
@@ -59,6 +60,7 @@ mod effective;
 mod explain;
 mod forbid;
 mod grant;
+mod learn;
 mod limits;
 mod manifest;
 mod needs;
@@ -72,11 +74,13 @@ mod request;
 mod target;
 
 pub use cases::{Case, Cases, Subject, Verdict};
+pub use compare::{Comparison, Reach, Side};
 pub use decide::{Effective, Linked, Route, Selected};
 pub use denial::{Culprit, Denial, DenialCode, Proposal};
 pub use edit::{Change, Edit, NewGrant, NewServiceGrant, Revocation, add_grant, move_pins, revoke};
 pub use effective::{EffectiveService, Policy, Skill};
 pub use explain::Explanation;
+pub use learn::{Attempt, Attempts, Lesson};
 pub use limits::{EffectiveLimits, LimitRules};
 pub use manifest::{Manifest, Select, ServiceDeclaration, ToolWords, Use, Version};
 pub use needs::{Difference, Need, NeedKind};

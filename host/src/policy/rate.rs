@@ -32,6 +32,11 @@ enum Period {
 }
 
 impl Rate {
+    /// How often in a day at the most, to tell which of two rates lets more through.
+    pub(super) fn per_day(self) -> u64 {
+        u64::from(self.count) * (86_400 / self.period().as_secs())
+    }
+
     fn period(self) -> Duration {
         Duration::from_secs(match self.period {
             Period::Second => 1,

@@ -133,6 +133,26 @@ impl PathRule {
         self.below == segments.next().is_some()
     }
 
+    /// The segments that it names.
+    pub(super) fn literals(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().flatten().map(|segment| &**segment)
+    }
+
+    /// Follows a path segment by segment: how much of the rule is matched after one more; absent: it can't match any more.
+    pub(super) fn step(&self, matched: usize, segment: &str) -> Option<usize> {
+        match self.segments.get(matched) {
+            Some(Some(literal)) => (**literal == *segment).then_some(matched + 1),
+            Some(None) => (!segment.is_empty()).then_some(matched + 1),
+            // One more than there are segments stands for everything below.
+            None => self.below.then_some(self.segments.len() + 1),
+        }
+    }
+
+    /// Whether a path that ends here is meant.
+    pub(super) fn ends(&self, matched: usize) -> bool {
+        matched == self.segments.len() + usize::from(self.below)
+    }
+
     /// Whether each path that the other rule means is meant by this one.
     fn covers(&self, other: &Self) -> bool {
         let enough = if self.below {

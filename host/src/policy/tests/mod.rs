@@ -1,8 +1,10 @@
 //! The rules of this module, each by a test that is named for it.
 
 mod cases;
+mod comparisons;
 mod decisions;
 mod edits;
+mod lessons;
 mod proposals;
 mod properties;
 

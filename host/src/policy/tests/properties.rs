@@ -6,7 +6,7 @@ use proptest::sample::{Index, select, subsequence};
 use super::*;
 
 /// Every question that a call can ask, for every caller and at two moments, that gets a yes.
-fn allowed(rules: &[String]) -> BTreeSet<String> {
+pub(super) fn allowed(rules: &[String]) -> BTreeSet<String> {
     let manifest = manifest(MAIL);
     let policy = policy(&rules.concat());
     let mut yes = BTreeSet::new();
@@ -119,7 +119,7 @@ fn a_grant() -> impl Strategy<Value = String> {
     )
 }
 
-fn a_forbid() -> impl Strategy<Value = String> {
+pub(super) fn a_forbid() -> impl Strategy<Value = String> {
     let what = prop_oneof![
         3 => Just(String::new()),
         1 => select(TARGETS.to_vec()).prop_map(|target| format!("origin = \"{}\"\n", post(target).origin())),
@@ -140,7 +140,7 @@ fn a_forbid() -> impl Strategy<Value = String> {
         })
 }
 
-fn rules() -> impl Strategy<Value = Vec<String>> {
+pub(super) fn rules() -> impl Strategy<Value = Vec<String>> {
     let grants = proptest::collection::vec(a_grant(), 1..8);
     let forbids = proptest::collection::vec(a_forbid(), 0..2);
     (grants, forbids).prop_map(|(grants, forbids)| grants.into_iter().chain(forbids).collect())
