@@ -345,11 +345,12 @@ fn a_client_secret_is_read_from_stdin_and_shown_nowhere() {
     let mut command =
         agent.command(&["provider", "add", "google", "--client-id", "123", "--verbose", "--verbose", "--verbose"]);
     canary::plant(canary::Kind::ClientSecret, "canary-of-the-client");
-    let mut process = command.stdin(Stdio::piped()).spawn().unwrap();
+    let mut process = command.env_remove("NO_COLOR").stdin(Stdio::piped()).spawn().unwrap();
     process.stdin.take().unwrap().write_all(b"canary-of-the-client\n").unwrap();
     let output = process.wait_with_output().unwrap();
     canary::keep("command", &output.stderr);
     assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!output.stderr.contains(&0x1b), "no colours where no terminal is: {}", text(&output.stderr));
     let shown =
         text(&output.stdout) + &text(&output.stderr) + &agent.succeeds(&["provider", "show", "google", "--json"]);
     assert!(!shown.contains("canary"), "{shown}");
@@ -483,6 +484,7 @@ fn outputs_that_are_closed_cause_no_panic() {
     let ends = |arguments: &[&str]| agent.command(arguments).stdout(closed()).stderr(closed()).status().unwrap().code();
     assert_eq!(ends(&["completions", "bash"]), Some(0), "the reader has what it wanted");
     assert_eq!(ends(&["provider", "list"]), Some(0));
+    assert_eq!(ends(&["doctor", "-vvv"]), Some(0), "a log that nobody reads ends nothing");
     assert_eq!(ends(&["skill", "inspect", "nowhere.wasm"]), Some(1), "an error stays one");
     std::fs::write(agent.folder().join("permissions.toml"), "[[grant]\n").unwrap();
     assert_eq!(ends(&["doctor"]), Some(1), "what is broken stays so");
