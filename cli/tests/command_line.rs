@@ -345,12 +345,11 @@ fn a_client_secret_is_read_from_stdin_and_shown_nowhere() {
     let mut command =
         agent.command(&["provider", "add", "google", "--client-id", "123", "--verbose", "--verbose", "--verbose"]);
     canary::plant(canary::Kind::ClientSecret, "canary-of-the-client");
-    let mut process = command.env_remove("NO_COLOR").stdin(Stdio::piped()).spawn().unwrap();
+    let mut process = command.stdin(Stdio::piped()).spawn().unwrap();
     process.stdin.take().unwrap().write_all(b"canary-of-the-client\n").unwrap();
     let output = process.wait_with_output().unwrap();
     canary::keep("command", &output.stderr);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(!output.stderr.contains(&0x1b), "no colours where no terminal is: {}", text(&output.stderr));
     let shown =
         text(&output.stdout) + &text(&output.stderr) + &agent.succeeds(&["provider", "show", "google", "--json"]);
     assert!(!shown.contains("canary"), "{shown}");
@@ -488,6 +487,14 @@ fn outputs_that_are_closed_cause_no_panic() {
     assert_eq!(ends(&["skill", "inspect", "nowhere.wasm"]), Some(1), "an error stays one");
     std::fs::write(agent.folder().join("permissions.toml"), "[[grant]\n").unwrap();
     assert_eq!(ends(&["doctor"]), Some(1), "what is broken stays so");
+}
+
+#[test]
+fn what_is_logged_into_a_file_has_no_colours() {
+    let output = Agent::new().command(&["doctor", "-vvv"]).env_remove("NO_COLOR").output().unwrap();
+    canary::keep("command", &output.stderr);
+    let logged = text(&output.stderr);
+    assert!(logged.contains(" DEBUG ") && !logged.contains('\x1b'), "{logged}");
 }
 
 #[test]
