@@ -1,15 +1,15 @@
 //! Finds a secret in what streams past, in the spellings that servers give it, and blots it out.
 //!
-//! The spellings: as it is; percent-encoded or escaped as in JSON or HTML, whichever of its characters are; base64 and
-//! base64url, wherever in the encoded text it stands and whether padded or not; hexadecimal. A server that transforms the
-//! secret in a way of its own gets past this. Where requests may go is the real control; this is the second one.
+//! The spellings: as it is; percent-encoded, or escaped as in JSON, JavaScript or HTML, all of its characters or any of those
+//! that are no letters and digits; base64 and base64url, wherever in the encoded text it stands and whether padded or not;
+//! hexadecimal. A server that transforms the secret in a way of its own gets past this. Where requests
+//! may go is the real control; this is the second one.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use aho_corasick::packed;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
@@ -18,13 +18,12 @@ use http_body::{Body as _, Frame, SizeHint};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::escape::Escapes;
+use super::leads::{Leads, lead_partly, lead_wholly};
 use super::scan::{Pattern, Places, Search};
 use super::{Body, BoxError};
 
 /// What is shorter than this occurs by chance, and is not looked for.
 const SHORTEST: usize = 4;
-/// How much of each spelling the searcher is given. It is not wiped, so it gets no more than it needs to be quick.
-const LEAD: usize = 8;
 /// Stands where a secret stood, as often as the secret was long.
 const BLOT: u8 = b'*';
 
@@ -33,38 +32,19 @@ pub struct Spellings {
     patterns: Vec<Pattern>,
     /// The secrets as they are in the name of a header.
     names: Vec<Pattern>,
-    /// What a spelling begins with, at most [`LEAD`] characters of it.
-    leads: Vec<Vec<u8>>,
-    longest_lead: usize,
-    /// For long texts; building it takes longer than looking through a short one without.
-    searcher: OnceLock<Searcher>,
-    /// Which bytes a lead begins with.
-    first: Box<[bool; 256]>,
+    leads: Leads,
 }
 
 type Secret = Zeroizing<Vec<u8>>;
-
-/// From this length on a text is looked through with a searcher.
-const LONG: usize = 4096;
-
-enum Searcher {
-    Nothing,
-    /// Many at once with SIMD.
-    Packed(packed::Searcher),
-    /// Where the processor has none of it.
-    Plain(aho_corasick::AhoCorasick),
-}
 
 impl Spellings {
     /// The spellings of these secrets.
     pub fn of<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let (mut patterns, mut names, mut leads) = (Vec::new(), Vec::new(), Vec::new());
-        for secret in secrets.into_iter().map(str::as_bytes).filter(|secret| secret.len() >= SHORTEST) {
-            lead_escaped(secret, &mut leads);
-            for form in forms(secret) {
-                leads.push(form.get(..LEAD).unwrap_or(&form).to_vec());
-                patterns.push(Pattern::new(form, Escapes::NONE));
-            }
+        for secret in secrets.into_iter().filter(|secret| secret.len() >= SHORTEST) {
+            let secret = secret.as_bytes();
+            lead_partly(secret, &mut leads);
+            lead_wholly(secret, &mut leads);
             let mut escapes = vec![Escapes::ALL];
             if secret.iter().any(|byte| Escapes::ALL.begin_with(*byte)) {
                 // What looks like an escape may stand for itself.
@@ -72,46 +52,20 @@ impl Spellings {
                 escapes.extend(Escapes::EACH);
             }
             patterns.extend(escapes.into_iter().map(|escapes| Pattern::new(Zeroizing::new(secret.to_vec()), escapes)));
+            for form in forms(secret) {
+                lead_partly(&form, &mut leads);
+                patterns.push(Pattern::new(form, Escapes::NONE));
+            }
             names.push(Pattern::new(Zeroizing::new(secret.to_ascii_lowercase()), Escapes::NONE));
         }
-        // A lead that begins with another one is found with it.
-        leads.sort_unstable();
-        leads.dedup_by(|later, earlier| later.starts_with(earlier));
-        let mut first = Box::new([false; 256]);
-        for byte in leads.iter().filter_map(|lead| lead.first()) {
-            if let Some(begins) = first.get_mut(usize::from(*byte)) {
-                *begins = true;
-            }
-        }
-        let longest_lead = leads.iter().map(Vec::len).max().unwrap_or_default();
-        Self { patterns, names, leads, longest_lead, searcher: OnceLock::new(), first }
-    }
-
-    /// The next place, from one on, where a spelling may begin, or has begun when the text ends.
-    fn next(&self, text: &[u8], from: usize) -> Option<usize> {
-        let mut from = from;
-        if text.len().saturating_sub(from) >= LONG {
-            let found = self.searcher.get_or_init(|| Searcher::new(&self.leads)).find(text, from);
-            if found.is_some() {
-                return found;
-            }
-            from = text.len().saturating_sub(self.longest_lead.saturating_sub(1));
-        }
-        let rest = text.get(from..)?;
-        let begins = |(at, byte): (usize, &u8)| {
-            self.first.get(usize::from(*byte)).copied().unwrap_or_default()
-                && rest
-                    .get(at..)
-                    .is_some_and(|here| self.leads.iter().any(|lead| here.starts_with(lead) || lead.starts_with(here)))
-        };
-        rest.iter().enumerate().position(begins).map(|at| from + at)
+        Self { patterns, names, leads: Leads::new(leads) }
     }
 
     fn places_in(&self, text: &[u8]) -> Places {
         let mut found = Places::default();
-        if self.next(text, 0).is_some() {
+        if self.leads.next(text, 0).is_some() {
             let mut search = Search::default();
-            search.feed(&self.patterns, text, |from| self.next(text, from), &mut found);
+            search.feed(&self.patterns, text, |from| self.leads.next(text, from), &mut found);
             search.end(&self.patterns, &mut found);
         }
         found
@@ -169,35 +123,6 @@ impl Spellings {
     }
 }
 
-impl Searcher {
-    fn new(leads: &[Vec<u8>]) -> Self {
-        if leads.is_empty() {
-            return Self::Nothing;
-        }
-        let packed = packed::Config::new().builder().extend(leads).build();
-        let plain = || {
-            aho_corasick::AhoCorasick::builder()
-                // The lead that begins first, not the one that ends first: the search goes on from where it begins.
-                .match_kind(aho_corasick::MatchKind::LeftmostFirst)
-                .kind(Some(aho_corasick::AhoCorasickKind::NoncontiguousNFA))
-                .build(leads)
-                .map_or(Self::Nothing, Self::Plain)
-        };
-        packed.map_or_else(plain, Self::Packed)
-    }
-
-    fn find(&self, text: &[u8], from: usize) -> Option<usize> {
-        match self {
-            Self::Nothing => None,
-            Self::Packed(searcher) => {
-                let span = aho_corasick::Span { start: from, end: text.len() };
-                (from <= text.len()).then(|| searcher.find_in(text, span))?.map(|found| found.start())
-            }
-            Self::Plain(searcher) => searcher.find(text.get(from..)?).map(|found| from + found.start()),
-        }
-    }
-}
-
 impl std::fmt::Debug for Spellings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Spellings(…)")
@@ -232,32 +157,6 @@ fn forms(secret: &[u8]) -> Vec<Secret> {
     forms
 }
 
-/// What the spellings begin with in which some characters are escaped: nobody escapes a letter unless all are.
-fn lead_escaped(secret: &[u8], leads: &mut Vec<Vec<u8>>) {
-    let Some((first, rest)) = secret.split_first() else { return };
-    let run: Vec<u8> = rest.iter().copied().take(LEAD - 1).take_while(u8::is_ascii_alphanumeric).collect();
-    let all = [
-        format!("%{first:02x}%"),
-        format!("%{first:02X}%"),
-        format!("\\u00{first:02x}\\"),
-        format!("\\u00{first:02X}\\"),
-    ];
-    leads.extend(all.map(String::into_bytes));
-    let mut starts = vec![vec![*first]];
-    if !first.is_ascii_alphanumeric() {
-        let escaped = [
-            format!("%{first:02x}"),
-            format!("%{first:02X}"),
-            format!("\\u00{first:02x}"),
-            format!("\\u00{first:02X}"),
-        ];
-        starts.extend(escaped.map(String::into_bytes));
-        starts.push(vec![b'\\', *first]);
-        leads.push(vec![b'&']);
-    }
-    leads.extend(starts.into_iter().map(|start| [start, run.clone()].concat()));
-}
-
 /// Looks at a stream piece by piece. What might be the beginning of a secret is held until more is known.
 pub struct Scrubber {
     spellings: Arc<Spellings>,
@@ -276,7 +175,7 @@ impl Scrubber {
     pub fn push(&mut self, mut piece: Bytes) -> Bytes {
         let begin = self.search.at() - self.held.len();
         let mut found = Places::default();
-        let next = |from| self.spellings.next(&piece, from);
+        let next = |from| self.spellings.leads.next(&piece, from);
         self.search.feed(&self.spellings.patterns, &piece, next, &mut found);
         let free = self.search.open() - begin;
         if self.held.is_empty() && found.is_empty() {
@@ -447,6 +346,7 @@ mod tests {
     use http_body_util::{BodyExt as _, Full, StreamBody};
     use proptest::prelude::*;
 
+    use super::super::leads::LONG;
     use super::*;
 
     const SECRET: &str = "ya29.Canary+/=value-_~0123456789";
@@ -468,6 +368,10 @@ mod tests {
             ("HEX", all("", true)),
             ("unicode", all("\\u00", false)),
             ("UNICODE", all("\\u00", true)),
+            ("JavaScript", all("\\x", false)),
+            ("JavaScript, upper", all("\\x", true)),
+            ("HTML", bytes.iter().map(|byte| format!("&#{byte};")).collect()),
+            ("HTML, hexadecimal", bytes.iter().map(|byte| format!("&#x{byte:02x};")).collect()),
             ("JSON", serde_json::to_string(secret).unwrap()),
             ("JSON with escaped slashes", secret.replace('/', "\\/")),
             ("JSON for HTML", secret.replace('+', "\\u002b").replace('=', "\\u003d")),
