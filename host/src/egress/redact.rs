@@ -1,8 +1,8 @@
 //! Finds a secret in what streams past, in the spellings that servers give it, and blots it out.
 //!
 //! The spellings: as it is; percent-encoded, or escaped as in JSON, JavaScript or HTML, all of its characters or any of those
-//! that are no letters and digits; base64 and base64url, wherever in the encoded text it stands and whether padded or not;
-//! hexadecimal. A server that transforms the secret in a way of its own gets past this. Where requests
+//! that are no letters and digits; base64 and base64url, wherever in the encoded text it stands and whether padded or not, and
+//! that escaped in turn; hexadecimal. A server that transforms the secret in a way of its own gets past this. Where requests
 //! may go is the real control; this is the second one.
 
 use std::collections::VecDeque;
@@ -54,7 +54,7 @@ impl Spellings {
             patterns.extend(escapes.into_iter().map(|escapes| Pattern::new(Zeroizing::new(secret.to_vec()), escapes)));
             for form in forms(secret) {
                 lead_partly(&form, &mut leads);
-                patterns.push(Pattern::new(form, Escapes::NONE));
+                patterns.push(Pattern::new(form, Escapes::ALL));
             }
             names.push(Pattern::new(Zeroizing::new(secret.to_ascii_lowercase()), Escapes::NONE));
         }
@@ -383,6 +383,11 @@ mod tests {
                 list.push(("base64", STANDARD.encode(&text)));
                 list.push(("base64url", URL_SAFE.encode(&text)));
                 list.push(("base64, no padding", STANDARD_NO_PAD.encode(&text)));
+                list.push(("base64 in JSON", STANDARD.encode(&text).replace('/', "\\/").replace('+', "\\u002b")));
+                list.push((
+                    "base64 in a query",
+                    url::form_urlencoded::byte_serialize(STANDARD.encode(&text).as_bytes()).collect(),
+                ));
             }
         }
         list.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
