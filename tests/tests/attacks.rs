@@ -320,7 +320,10 @@ async fn a_skill_that_is_refused_without_end_writes_a_bounded_number_of_entries(
     let denied = log(EventKind::Denied);
     assert_eq!(denied.len(), 101);
     let last: Value = serde_json::from_str(&denied[100].json).unwrap();
-    assert_eq!(last["detail"], "1400 more refusals of this call have no entry of their own: 1400 request-not-granted");
+    assert_eq!(
+        last["detail"],
+        "1400 more refusals of this call have no entry of their own: 1400 request-not-granted to https://api.test"
+    );
     assert_eq!((&last["decision"], &last["invocation"]), (&json!("denied"), &json!(outcome.invocation.to_string())));
     // The call's own entry is the last word on it.
     assert!(log(EventKind::Invoked)[0].seq > denied[100].seq);
