@@ -52,7 +52,8 @@ pub(super) async fn open_even_unrecorded(settings: &Settings) -> Result<Host, Fa
 }
 
 fn opened(host: Host, settings: &Settings) -> Host {
-    settings.brokers.lock().unwrap_or_else(PoisonError::into_inner).push(host.broker().clone());
+    let under_way = (host.broker().clone(), host.connector().clone());
+    settings.under_way.lock().unwrap_or_else(PoisonError::into_inner).push(under_way);
     if let Err(error) = harden_process() {
         tracing::warn!("{error}");
     }
