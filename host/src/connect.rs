@@ -331,8 +331,12 @@ impl Connector {
             let done = self.0.note(EventKind::Disconnected, Decision::Allowed, &removed.connection, detail);
             noted = std::mem::replace(&mut noted, Ok(())).and(done);
         };
-        others.iter().for_each(|removed| note(removed, ""));
-        rest.iter().for_each(|removed| note(removed, "; its tokens were not ended at the provider"));
+        for removed in &others {
+            note(removed, "");
+        }
+        for removed in &rest {
+            note(removed, "; its tokens were not ended at the provider");
+        }
         let mut gone = Gone::default();
         for removed in others {
             gone.ended.push(self.end(removed).await);

@@ -400,8 +400,11 @@ mod tests {
             ("UNICODE", all("\\u00", true)),
             ("JavaScript", all("\\x", false)),
             ("JavaScript, upper", all("\\x", true)),
-            ("HTML", bytes.iter().map(|byte| format!("&#{byte};")).collect()),
-            ("HTML, hexadecimal", bytes.iter().map(|byte| format!("&#x{byte:02x};")).collect()),
+            ("HTML", bytes.iter().flat_map(|byte| format!("&#{byte};").into_bytes()).map(char::from).collect()),
+            (
+                "HTML, hexadecimal",
+                bytes.iter().flat_map(|byte| format!("&#x{byte:02x};").into_bytes()).map(char::from).collect(),
+            ),
             ("JSON", serde_json::to_string(secret).unwrap()),
             ("JSON with escaped slashes", secret.replace('/', "\\/")),
             ("JSON for HTML", secret.replace('+', "\\u002b").replace('=', "\\u003d")),
@@ -454,8 +457,11 @@ mod tests {
             each(&|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { escape(byte) })
         };
         let unit = |escape: &dyn Fn(u16) -> String, all: bool| {
-            let plain = |unit: &u16| !all && u8::try_from(*unit).is_ok_and(|byte| byte.is_ascii_alphanumeric());
-            secret.encode_utf16().map(|u| if plain(&u) { char::from(u as u8).to_string() } else { escape(u) }).collect()
+            let plain = |unit: u16| u8::try_from(unit).ok().filter(|byte| !all && byte.is_ascii_alphanumeric());
+            secret
+                .encode_utf16()
+                .map(|unit| plain(unit).map_or_else(|| escape(unit), |byte| char::from(byte).to_string()))
+                .collect()
         };
         let json = serde_json::to_string(secret).unwrap();
         let json = json[1..json.len() - 1].to_owned();
