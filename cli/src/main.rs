@@ -82,12 +82,13 @@ fn main() -> ExitCode {
 }
 
 /// Waits for the refreshes that are under way: a provider may have replaced a token already, and its answer is the only place
-/// where the new one stands. A second Ctrl-C gives up on that.
+/// where the new one stands. Also for tokens that are being ended, which the vault has let go of. A second Ctrl-C gives up on
+/// that.
 async fn settle(settings: &Settings) {
-    let brokers = std::mem::take(&mut *settings.brokers.lock().unwrap_or_else(PoisonError::into_inner));
-    for broker in brokers {
+    let under_way = std::mem::take(&mut *settings.under_way.lock().unwrap_or_else(PoisonError::into_inner));
+    for (broker, connector) in under_way {
         tokio::select! {
-            () = broker.settle() => {}
+            ((), ()) = async { tokio::join!(broker.settle(), connector.settle()) } => {}
             _ = tokio::signal::ctrl_c() => return,
             () = tokio::time::sleep(REFRESH) => return,
         }

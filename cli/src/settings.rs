@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::Args;
 use clawcoil::broker::Broker;
+use clawcoil::connect::Connector;
 
 /// The arguments that every command takes.
 #[derive(Debug, Args)]
@@ -41,8 +42,8 @@ pub(crate) struct Settings {
     pub(crate) log: Option<String>,
     /// A browser can be opened: there is a desktop.
     pub(crate) desktop: bool,
-    /// What may still be fetching tokens when the command is done or interrupted.
-    pub(crate) brokers: Arc<Mutex<Vec<Broker>>>,
+    /// What may still be fetching or ending tokens when the command is done or interrupted.
+    pub(crate) under_way: Arc<Mutex<Vec<(Broker, Connector)>>>,
 }
 
 impl SettingsArgs {
@@ -58,7 +59,7 @@ impl SettingsArgs {
             _ => Some("trace".to_owned()),
         };
         Settings {
-            brokers: Arc::default(),
+            under_way: Arc::default(),
             home: self.home.or_else(|| Some(data?.join("clawcoil"))),
             json,
             // https://no-color.org

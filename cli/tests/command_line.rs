@@ -540,9 +540,18 @@ fn outputs_that_are_closed_cause_no_panic() {
     let ends = |arguments: &[&str]| agent.command(arguments).stdout(closed()).stderr(closed()).status().unwrap().code();
     assert_eq!(ends(&["completions", "bash"]), Some(0), "the reader has what it wanted");
     assert_eq!(ends(&["provider", "list"]), Some(0));
+    assert_eq!(ends(&["doctor", "-vvv"]), Some(0), "a log that nobody reads ends nothing");
     assert_eq!(ends(&["skill", "inspect", "nowhere.wasm"]), Some(1), "an error stays one");
     std::fs::write(agent.folder().join("permissions.toml"), "[[grant]\n").unwrap();
     assert_eq!(ends(&["doctor"]), Some(1), "what is broken stays so");
+}
+
+#[test]
+fn what_is_logged_into_a_file_has_no_colours() {
+    let output = Agent::new().command(&["doctor", "-vvv"]).env_remove("NO_COLOR").output().unwrap();
+    canary::keep("command", &output.stderr);
+    let logged = text(&output.stderr);
+    assert!(logged.contains(" DEBUG ") && !logged.contains('\x1b'), "{logged}");
 }
 
 #[test]

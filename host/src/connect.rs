@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::sync::watch;
 use url::Url;
 
 use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind};
@@ -76,7 +77,12 @@ pub enum ConnectError {
     #[error(
         "this is done, but its entry is missing in the audit log, which can't be written; until it can, no token is used"
     )]
-    Unrecorded(#[source] AuditError),
+    Unrecorded {
+        /// Why the log can't be written.
+        source: AuditError,
+        /// The connections that are gone, and what became of their tokens.
+        gone: Gone,
+    },
 }
 
 /// An attempt that was begun.
@@ -98,17 +104,26 @@ pub struct Disconnected {
     pub revoked: Option<Result<(), oauth::Error>>,
 }
 
+/// The connections that went to make place for another, or because they were disconnected.
+#[derive(Debug, Default)]
+pub struct Gone {
+    /// Those whose provider was asked to end the tokens, if it can be.
+    ///
+    /// What another connection took the place of is only here if the provider said both times who it was, and it was somebody
+    /// else. Ending the tokens of the same account could end the new ones with them: a provider may end all that a client has
+    /// from a person when it is told to end one token (RFC 7009 section 2.1 lets it).
+    pub ended: Vec<Disconnected>,
+    /// Those whose tokens live on at the provider, as nobody knows whether they are the same account's as the new ones.
+    pub left_alive: Vec<Arc<Connection>>,
+}
+
 /// What became of a connection that its owner wants.
 #[derive(Debug)]
 pub struct Confirmed {
     /// The connection as it is now.
     pub connection: Arc<Connection>,
-    /// The other accounts that it took the place of, and what became of their tokens at the provider.
-    ///
-    /// What was connected before under the same alias is only here if the provider said both times who it was, and it was
-    /// somebody else. Ending the tokens of the same account could end the new ones with them: a provider may end all that a
-    /// client has from a person when it is told to end one token (RFC 7009 section 2.1 lets it).
-    pub replaced: Vec<Disconnected>,
+    /// What it took the place of.
+    pub replaced: Gone,
 }
 
 /// What connecting and refreshing stand on. Clones share everything.
@@ -153,13 +168,50 @@ impl Parts {
 }
 
 /// Makes and removes connections. Clones share everything.
+///
+/// What ends tokens is done to its end also if the future is dropped: once the vault has let go of a token, nobody else can
+/// end it.
 #[derive(Clone)]
-pub struct Connector(Parts);
+pub struct Connector(Parts, watch::Sender<usize>);
+
+/// Something that is under way.
+struct UnderWay(watch::Sender<usize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
+}
 
 impl Connector {
     /// A connector over these parts.
     pub fn new(parts: Parts) -> Self {
-        Self(parts)
+        Self(parts, watch::Sender::new(0))
+    }
+
+    /// Waits until nothing is under way that a dropped future has left behind. A program does this before it ends.
+    pub async fn settle(&self) {
+        // The sender is here: it can't be gone.
+        let _ = self.1.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    /// Does this to its end, whether or not anybody waits for it.
+    async fn to_the_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        self.1.send_modify(|running| *running += 1);
+        let under_way = UnderWay(self.1.clone());
+        let task = tokio::spawn(async move {
+            let done = work.await;
+            drop(under_way);
+            done
+        });
+        match task.await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down, and this future with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
     }
 
     /// Begins an authorization code flow (RFC 6749 section 4.1) for this owner.
@@ -207,6 +259,11 @@ impl Connector {
         if pending.owner != *owner {
             return Err(ConnectError::UnknownState);
         }
+        let this = self.clone();
+        self.to_the_end(async move { this.exchange(pending, redirect).await }).await
+    }
+
+    async fn exchange(&self, pending: Pending, redirect: Redirect) -> Result<Arc<Connection>, ConnectError> {
         let (entry, server) = self.server(&pending.provider)?;
         let registration = self.registration(entry)?;
         let code = redirect.accept(server)?;
@@ -224,30 +281,72 @@ impl Connector {
             kind: Kind::AuthorizationCode,
             scopes: pending.scopes,
         };
-        let connection = self.0.vault.connect(new, tokens, false).await?;
-        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
-        Ok(connection)
+        self.keep(new, tokens, false).await
+    }
+
+    /// Stores a connection, and ends what it takes the place of as a confirmation does.
+    async fn keep(
+        &self,
+        new: NewConnection,
+        tokens: TokenSet,
+        confirmed: bool,
+    ) -> Result<Arc<Connection>, ConnectError> {
+        let this = self.clone();
+        let kept = async move {
+            let (connection, removed) = this.0.vault.connect(new, tokens, confirmed).await?;
+            let noted = this.note(EventKind::Connected, &connection);
+            this.replace(removed, &connection, noted).await?;
+            Ok(connection)
+        };
+        self.to_the_end(kept).await
     }
 
     /// The owner has seen which account was connected and wants it: its tokens may be used from now on. Those of another account
     /// that it takes the place of are ended at the provider. An audit log that can't be written keeps neither from being done.
     pub async fn confirm(&self, id: ConnectionId) -> Result<Confirmed, ConnectError> {
-        let gone = || ConnectError::UnknownConnection(id);
-        self.0.vault.connection(id)?.ok_or_else(gone)?;
-        let removed = self.0.vault.confirm(id).await?;
-        let connection = self.0.vault.connection(id)?.ok_or_else(gone)?;
-        let mut noted = self.note(EventKind::Confirmed, &connection);
-        let why = format!("{id} took its place");
-        for removed in &removed {
-            let kind = EventKind::Disconnected;
-            noted = noted.and(self.0.note(kind, Decision::Allowed, &removed.connection, Some(why.clone())));
+        let this = self.clone();
+        let confirmed = async move {
+            let gone = || ConnectError::UnknownConnection(id);
+            this.0.vault.connection(id)?.ok_or_else(gone)?;
+            let removed = this.0.vault.confirm(id).await?;
+            let connection = this.0.vault.connection(id)?.ok_or_else(gone)?;
+            let noted = this.note(EventKind::Confirmed, &connection);
+            let replaced = this.replace(removed, &connection, noted).await?;
+            Ok(Confirmed { connection, replaced })
+        };
+        self.to_the_end(confirmed).await
+    }
+
+    /// Writes down what a connection took the place of, and ends the tokens of what is known to be another account.
+    async fn replace(
+        &self,
+        removed: Vec<Removed>,
+        new: &Connection,
+        mut noted: Result<(), AuditError>,
+    ) -> Result<Gone, ConnectError> {
+        let (others, rest): (Vec<_>, Vec<_>) =
+            removed.into_iter().partition(|removed| is_of_another(&removed.connection, new));
+        let mut note = |removed: &Removed, what: &str| {
+            let detail = Some(format!("{} took its place{what}", new.id));
+            let done = self.0.note(EventKind::Disconnected, Decision::Allowed, &removed.connection, detail);
+            noted = std::mem::replace(&mut noted, Ok(())).and(done);
+        };
+        for removed in &others {
+            note(removed, "");
         }
-        let mut replaced = Vec::new();
-        for removed in removed.into_iter().filter(|removed| is_of_another(&removed.connection, &connection)) {
-            replaced.push(self.end(removed).await);
+        for removed in &rest {
+            note(removed, "; its tokens were not ended at the provider");
         }
-        noted.map_err(ConnectError::Unrecorded)?;
-        Ok(Confirmed { connection, replaced })
+        let mut gone = Gone::default();
+        for removed in others {
+            gone.ended.push(self.end(removed).await);
+        }
+        let known = |old: &Connection| old.account_label.is_some() && old.account_label == new.account_label;
+        gone.left_alive = rest.into_iter().map(|removed| removed.connection).filter(|old| !known(old)).collect();
+        match noted {
+            Ok(()) => Ok(gone),
+            Err(source) => Err(ConnectError::Unrecorded { source, gone }),
+        }
     }
 
     /// Connects the agent itself by client credentials (RFC 6749 section 4.4). Nobody has to consent.
@@ -271,9 +370,7 @@ impl Connector {
             kind: Kind::ClientCredentials,
             scopes: scopes.clone(),
         };
-        let connection = self.0.vault.connect(new, tokens, true).await?;
-        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
-        Ok(connection)
+        self.keep(new, tokens, true).await
     }
 
     /// Stores a credential that the owner got from the provider by hand: an API key, a fixed token, a name with a password.
@@ -311,19 +408,26 @@ impl Connector {
             kind,
             scopes: scopes.clone(),
         };
-        let connection = self.0.vault.connect(new, tokens, true).await?;
-        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
-        Ok(connection)
+        self.keep(new, tokens, true).await
     }
 
     /// Removes a connection: first here, so that nothing uses it any more, then at the provider. An audit log that can't be
     /// written keeps neither from being done.
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Disconnected, ConnectError> {
-        let removed = self.0.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
-        let noted = self.note(EventKind::Disconnected, &removed.connection);
-        let gone = self.end(removed).await;
-        noted.map_err(ConnectError::Unrecorded)?;
-        Ok(gone)
+        let this = self.clone();
+        let disconnected = async move {
+            let removed = this.0.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
+            let noted = this.note(EventKind::Disconnected, &removed.connection);
+            let gone = this.end(removed).await;
+            match noted {
+                Ok(()) => Ok(gone),
+                Err(source) => {
+                    let gone = Gone { ended: vec![gone], left_alive: Vec::new() };
+                    Err(ConnectError::Unrecorded { source, gone })
+                }
+            }
+        };
+        self.to_the_end(disconnected).await
     }
 
     /// Ends the tokens of a connection that was removed here at its provider.

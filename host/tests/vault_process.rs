@@ -190,7 +190,7 @@ async fn no_file_beside_the_vault_holds_a_token_in_any_form() {
     let path = folder.path().join("vault.db");
     let clock = Arc::new(SystemClock::new());
     let vault = Vault::create(&path, &identity(folder.path()), &Recovery::none(), clock.clone()).await.unwrap();
-    let c = vault.connect(connection("alice"), tokens(CANARY[0], CANARY[1]), false).await.unwrap();
+    let (c, _) = vault.connect(connection("alice"), tokens(CANARY[0], CANARY[1]), false).await.unwrap();
     vault.confirm(c.id).await.unwrap();
     let google = "google".parse().unwrap();
     canary::plant(canary::Kind::ClientSecret, CANARY[2]);

@@ -209,7 +209,7 @@ async fn unconfirmed(host: &Host, token: &str, label: Option<&str>) -> Connectio
         account_label: label.map(str::to_owned),
         grant_ends_at: None,
     };
-    host.vault().connect(new, tokens, false).await.unwrap().id
+    host.vault().connect(new, tokens, false).await.unwrap().0.id
 }
 
 /// Which tokens the server was asked to end.
@@ -242,12 +242,15 @@ async fn another_account_that_is_replaced_at_its_confirmation_is_ended_at_its_pr
         let connector = agent.host.connector();
         let first = unconfirmed(&agent.host, "first", before).await;
         // What it takes the place of is a key, of which nobody knows whose it is.
-        assert!(connector.confirm(first).await.unwrap().replaced.is_empty());
+        assert!(connector.confirm(first).await.unwrap().replaced.ended.is_empty());
         let second = unconfirmed(&agent.host, "second", after).await;
         assert_eq!(ended(&server), [""; 0], "an account that works on was ended");
         let confirmed = connector.confirm(second).await.unwrap();
         assert_eq!(confirmed.connection.id, second);
-        let told: Vec<_> = confirmed.replaced.iter().map(|gone| (gone.connection.id, &gone.revoked)).collect();
+        let told: Vec<_> = confirmed.replaced.ended.iter().map(|gone| (gone.connection.id, &gone.revoked)).collect();
+        let alive: Vec<_> = confirmed.replaced.left_alive.iter().map(|old| old.id).collect();
+        let unknown = before.is_none() || after.is_none();
+        assert_eq!(alive, if unknown { vec![first] } else { vec![] }, "{before:?} {after:?}");
         if ends {
             assert!(matches!(told[..], [(id, Some(Ok(())))] if id == first), "{told:?}");
             assert_eq!(ended(&server), ["first"]);
@@ -257,7 +260,23 @@ async fn another_account_that_is_replaced_at_its_confirmation_is_ended_at_its_pr
         }
         let gone = entries(&agent.host, EventKind::Disconnected);
         assert_eq!(gone.last().unwrap().connection, Some(first.to_string()));
+        let detail = gone.last().unwrap().detail.clone().unwrap();
+        assert_eq!(detail.contains("not ended"), !ends, "{detail}");
     }
+}
+
+#[tokio::test]
+async fn an_unconfirmed_connection_that_another_takes_the_place_of_is_written_down() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let id = unconfirmed(&agent.host, "never-confirmed", None).await;
+    let before = agent.host.vault().connection(id).unwrap().unwrap();
+    let (key, connector) = (AccessToken::new(TOKEN.to_owned()), agent.host.connector());
+    let (owner, at, account) = (&before.owner, &before.provider, &before.account);
+    connector.fixed(owner, at, account, Kind::StaticBearer, &before.scopes, key).await.unwrap();
+    let gone = entries(&agent.host, EventKind::Disconnected);
+    let gone = gone.iter().find(|entry| entry.connection == Some(id.to_string())).unwrap();
+    assert!(gone.detail.as_ref().unwrap().contains("not ended"), "{gone:?}");
 }
 
 #[tokio::test]
@@ -280,7 +299,7 @@ async fn an_account_is_confirmed_although_the_log_takes_no_entry_and_no_token_is
     let id = unconfirmed(&host, "new", None).await;
     closed.store(true, Ordering::SeqCst);
     let done = host.connector().confirm(id).await;
-    assert!(matches!(done, Err(ConnectError::Unrecorded(_))), "{done:?}");
+    assert!(matches!(done, Err(ConnectError::Unrecorded { .. })), "{done:?}");
     assert_eq!(host.vault().connection(id).unwrap().unwrap().state, State::Active);
     words(fetch(&host).await.unwrap());
     assert!(server.requests().is_empty(), "a request went out unrecorded");
@@ -305,7 +324,7 @@ async fn an_account_is_disconnected_and_revoked_where_the_log_can_t_even_be_open
     assert!(server.requests().is_empty(), "a request went out unrecorded");
     let id = host.vault().connections(None).unwrap()[0].id;
     let done = host.connector().disconnect(id).await;
-    let Err(ConnectError::Unrecorded(error)) = done else { panic!("{done:?}") };
+    let Err(ConnectError::Unrecorded { source: error, gone }) = done else { panic!("{done:?}") };
     let mut cause = std::error::Error::source(&error);
     let mut told = error.to_string();
     while let Some(error) = cause {
@@ -313,6 +332,7 @@ async fn an_account_is_disconnected_and_revoked_where_the_log_can_t_even_be_open
         cause = error.source();
     }
     assert!(told.contains("/audit can't be used"), "{told}");
+    assert!(matches!(&gone.ended[..], [gone] if gone.connection.id == id), "what was ended is not told: {gone:?}");
     assert!(host.vault().connection(id).unwrap().is_none());
     assert_eq!(ended(&server), [TOKEN]);
 }
@@ -326,13 +346,34 @@ async fn an_account_is_disconnected_and_revoked_although_the_log_takes_no_entry(
     closed.store(true, Ordering::SeqCst);
     let id = host.vault().connections(None).unwrap()[0].id;
     let done = host.connector().disconnect(id).await;
-    assert!(matches!(done, Err(ConnectError::Unrecorded(_))), "{done:?}");
+    assert!(matches!(done, Err(ConnectError::Unrecorded { .. })), "{done:?}");
     assert!(host.vault().connection(id).unwrap().is_none());
     let asked: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
     assert_eq!(asked, ["/revoke"], "the provider was not told");
     closed.store(false, Ordering::SeqCst);
     let refused = fetch(&host).await;
     assert!(matches!(refused, Err(InvokeError::ActionRequired(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_account_whose_disconnection_nobody_waits_for_is_ended_at_its_provider_all_the_same() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    with_client(&agent).await;
+    let id = agent.host.vault().connections(None).unwrap()[0].id;
+    let connector = agent.host.connector();
+    {
+        let mut begun = std::pin::pin!(connector.disconnect(id));
+        // As far as its first wait, and then it is given up.
+        std::future::poll_fn(|cx| {
+            assert!(begun.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    connector.settle().await;
+    assert!(agent.host.vault().connection(id).unwrap().is_none());
+    assert_eq!(ended(&server), [TOKEN]);
 }
 
 /// The log of two hosts after calls that were allowed and calls that were refused.

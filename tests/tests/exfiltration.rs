@@ -63,9 +63,14 @@ fn spellings() -> Vec<(&'static str, String)> {
         ("json, every byte, upper", escaped(|byte| format!("\\u{byte:04X}"))),
         ("html", escaped_where_needed(|byte| format!("&#{byte};"))),
         ("html, hexadecimal", escaped_where_needed(|byte| format!("&#x{byte:02x};"))),
+        ("javascript, every byte", escaped(|byte| format!("\\x{byte:02x}"))),
+        ("html, every byte", escaped(|byte| format!("&#{byte};"))),
+        ("html, every byte, hexadecimal", escaped(|byte| format!("&#x{byte:02x};"))),
         ("hexadecimal", hex::encode(TOKEN)),
         ("hexadecimal, upper", hex::encode_upper(TOKEN)),
         ("basic", STANDARD.encode(format!("x:{TOKEN}"))),
+        ("basic, in json", STANDARD.encode(format!("x:{TOKEN}")).replace('/', "\\/").replace('+', "\\u002b")),
+        ("basic, in a query", STANDARD.encode(format!("x:{TOKEN}")).replace('/', "%2F").replace('+', "%2B")),
     ];
     for (standard, url, before) in [
         ("base64, 0", "base64url, 0", ""),

@@ -57,7 +57,8 @@ pub(super) async fn open_even_unrecorded(settings: &Settings) -> Result<Host, Fa
 
 /// What every opened host wants: its refreshes are waited for, and nothing of this process is for others to read.
 pub(super) fn opened(settings: &Settings, host: &Host) {
-    settings.brokers.lock().unwrap_or_else(PoisonError::into_inner).push(host.broker().clone());
+    let under_way = (host.broker().clone(), host.connector().clone());
+    settings.under_way.lock().unwrap_or_else(PoisonError::into_inner).push(under_way);
     if let Err(error) = harden_process() {
         tracing::warn!("{error}");
     }

@@ -130,15 +130,17 @@ impl Connect {
         let connection = wait(host.connector(), callback, owner).await?;
         drop(progress);
         if self.yes || self.accepts(&connection, owner, output).await? {
-            let confirmed = host.connector().confirm(connection.id).await?;
-            for gone in &confirmed.replaced {
-                let who = gone.connection.account_label.as_deref().unwrap_or("another account");
-                output.note(format_args!("It takes the place of {who}. {}", connections::at_provider(gone)));
-            }
+            let confirmed = host.connector().confirm(connection.id).await;
+            let confirmed = confirmed.map_err(|error| connections::unrecorded(error, output))?;
+            connections::tell_gone(&confirmed.replaced, output);
             return Ok(confirmed.connection);
         }
         // Unconfirmed tokens are of no use to anybody; the provider is told so.
-        host.connector().disconnect(connection.id).await?;
+        let gone = host.connector().disconnect(connection.id).await;
+        let gone = gone.map_err(|error| connections::unrecorded(error, output))?;
+        if !matches!(gone.revoked, Some(Ok(()))) {
+            output.note(connections::at_provider(&gone));
+        }
         Err(Failure::new(Code::Cancelled, "nothing was connected: you said that it was not the right account"))
     }
 

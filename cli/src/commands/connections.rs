@@ -1,7 +1,7 @@
 //! `clawcoil connections`
 
 use clap::{Args, Subcommand};
-use clawcoil::connect::Disconnected;
+use clawcoil::connect::{ConnectError, Disconnected, Gone};
 use clawcoil::id::{ConnectionId, Owner, UserId};
 use clawcoil::vault::{Connection, State};
 use serde_json::{Value, json};
@@ -96,8 +96,9 @@ async fn show(id: ConnectionId, settings: &Settings, output: &Output) -> Result<
 async fn disconnect(id: ConnectionId, settings: &Settings, output: &Output) -> Result<(), Failure> {
     let host = agent::open_even_unrecorded(settings).await?;
     let progress = output.progress("ending the tokens at the provider");
-    let gone = host.connector().disconnect(id).await?;
+    let gone = host.connector().disconnect(id).await;
     drop(progress);
+    let gone = gone.map_err(|error| unrecorded(error, output))?;
     let connection = &gone.connection;
     let revoked = match &gone.revoked {
         Some(Ok(())) => json!("ended"),
@@ -107,6 +108,29 @@ async fn disconnect(id: ConnectionId, settings: &Settings, output: &Output) -> R
     output.answer(json!({ "connection": to_json(connection), "at_provider": revoked }), || {
         format!("{} of {} is removed. {}", connection.provider, connection.owner, at_provider(&gone))
     })
+}
+
+/// Tells what was replaced, and what became of its tokens.
+pub(super) fn tell_gone(gone: &Gone, output: &Output) {
+    for gone in &gone.ended {
+        let who = gone.connection.account_label.as_deref().unwrap_or("An account");
+        output.note(format_args!("{who} is removed here. {}", at_provider(gone)));
+    }
+    for old in &gone.left_alive {
+        let (who, provider) = (old.account_label.as_deref().unwrap_or("What was connected before"), &old.provider);
+        output.note(format_args!(
+            "{who} is removed here. Its tokens were not ended at {provider}, as they may be the same account's as the new \
+             ones: if it is another account, end them in its own settings there."
+        ));
+    }
+}
+
+/// The failure that something was done and not recorded, after telling what was done.
+pub(super) fn unrecorded(error: ConnectError, output: &Output) -> Failure {
+    if let ConnectError::Unrecorded { gone, .. } = &error {
+        tell_gone(gone, output);
+    }
+    error.into()
 }
 
 /// What became of a removed connection's tokens at its provider, for people.

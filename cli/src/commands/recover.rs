@@ -16,6 +16,9 @@ use crate::settings::Settings;
 The recovery key was shown once when the agent was made, or is the age identity of `init --recovery-to`. It is typed at the
 prompt, or read from stdin; it is never an argument. The lost identity opens the vault no more.
 
+The keys that seal the tokens stay the same: who has the old identity's key and an older copy of the database can still open
+both. If the key may have been stolen, disconnect the accounts, and connect them in a new home.
+
 Examples:
   clawcoil recover
   clawcoil recover < recovery-key.txt")]

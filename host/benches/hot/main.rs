@@ -177,7 +177,7 @@ impl Bench {
             account_label: None,
             grant_ends_at: None,
         };
-        let connection = host.vault().connect(new, tokens, true).await.unwrap().id;
+        let connection = host.vault().connect(new, tokens, true).await.unwrap().0.id;
         let component = wasmtime::component::Component::from_binary(host.runtime().engine(), &bytes).unwrap();
         let mut linker = Linker::new(host.runtime().engine());
         wasmtime_wasi::p2::add_to_linker_async::<Bare>(&mut linker).unwrap();

@@ -1,11 +1,14 @@
 //! The writing side.
 
+use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use crate::clock::{Clock, Timestamp};
 use crate::id::{AgentId, Digest, UserId};
@@ -18,6 +21,9 @@ use super::sink::{ClosedSink, Sink};
 
 /// A sink that takes longer than this for one line, or for making lines durable, counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often a thread looks whether the writer is back before it sleeps. A line is written in microseconds, as long as it takes
+/// to fall asleep and be woken.
+const LOOKS: u32 = 200;
 /// How often a waiting writer looks at the clock.
 const GLANCE: Duration = Duration::from_millis(20);
 /// The pause after lines were made durable, before the next ones are.
@@ -74,9 +80,16 @@ pub struct AuditLog {
     last_epoch: Option<u64>,
 }
 
+thread_local! {
+    /// Where a thread writes down an entry, without what links it.
+    static MEMBERS: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(1024));
+}
+
 struct Shared {
     sink: Box<dyn Sink>,
     keys: Keys,
+    /// The user of the entry before, and how it is written: entries of one call follow each other.
+    tagged: ArcSwapOption<(UserId, String)>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Signals that the writer has been put back.
@@ -103,15 +116,13 @@ struct Writer {
     link: Link,
     epoch: Option<u64>,
     line: Vec<u8>,
-    /// The user of the entry before, and how it is written: entries of one call follow each other.
-    tagged: Option<(UserId, String)>,
     /// The second of the entry before, as a number and as it is written.
     second: (i64, String),
 }
 
 impl Writer {
     fn new(link: Link, epoch: Option<u64>) -> Self {
-        Self { link, epoch, line: Vec::with_capacity(1024), tagged: None, second: (i64::MIN, String::new()) }
+        Self { link, epoch, line: Vec::with_capacity(1024), second: (i64::MIN, String::new()) }
     }
 
     /// `,"time":"2026-11-24T08:00:00.000000Z"`
@@ -181,6 +192,7 @@ impl AuditLog {
         let shared = Arc::new(Shared {
             sink,
             keys,
+            tagged: ArcSwapOption::empty(),
             clock,
             state: Mutex::new(state),
             free: Condvar::new(),
@@ -202,18 +214,17 @@ impl AuditLog {
     ///
     /// It costs a hash and one `write(2)`. It blocks the thread while other threads append, at most two seconds.
     pub fn append(&self, event: &Event) -> Result<Position, AuditError> {
-        let keys = &self.shared.keys;
-        self.shared.write(|writer| {
-            if event.epoch.is_some() {
-                writer.epoch = event.epoch;
-            }
-            if let Some(user) = &event.user
-                && writer.tagged.as_ref().is_none_or(|(tagged, _)| tagged != user)
-            {
-                writer.tagged = Some((user.clone(), keys.user_tag(user)));
-            }
-            let tag = writer.tagged.as_ref().filter(|_| event.user.is_some()).map(|(_, tag)| tag.as_str());
-            event.write(&mut writer.line, tag);
+        // What doesn't depend on the entry before is written down before the log is taken: others wait for what is left.
+        let tag = event.user.as_ref().map(|user| self.shared.tag(user));
+        MEMBERS.with_borrow_mut(|members| {
+            members.clear();
+            event.write(members, tag.as_ref().map(|tagged| tagged.1.as_str()));
+            self.shared.write(|writer| {
+                if event.epoch.is_some() {
+                    writer.epoch = event.epoch;
+                }
+                writer.line.extend_from_slice(members);
+            })
         })
     }
 
@@ -273,6 +284,16 @@ impl Shared {
         result
     }
 
+    /// How a user is written.
+    fn tag(&self, user: &UserId) -> Arc<(UserId, String)> {
+        if let Some(tagged) = self.tagged.load_full().filter(|tagged| tagged.0 == *user) {
+            return tagged;
+        }
+        let tagged = Arc::new((user.clone(), self.keys.user_tag(user)));
+        self.tagged.store(Some(Arc::clone(&tagged)));
+        tagged
+    }
+
     fn write_line(&self, writer: &mut Writer, members: impl FnOnce(&mut Writer)) -> Result<Position, AuditError> {
         let (link, epoch) = (writer.link, writer.epoch);
         writer.line.clear();
@@ -301,6 +322,15 @@ impl Shared {
     }
 
     fn take_writer(&self) -> Result<Writer, AuditError> {
+        for _ in 0..LOOKS {
+            if let Ok(mut state) = self.state.try_lock()
+                && let Some(writer) = state.writer.take()
+            {
+                state.since = self.clock.monotonic();
+                return Ok(writer);
+            }
+            std::hint::spin_loop();
+        }
         let mut state = self.state();
         let mut glances = 0;
         loop {

@@ -82,6 +82,8 @@ pub struct Refusals {
 /// No call keeps more refusals, and no more are written down one by one: a guest that tries forever must fill neither the
 /// memory nor the disk. What comes after is counted, and written as one entry.
 const MOST_REFUSALS: usize = 100;
+/// So many attempts to send a token away are written down beyond that: a crowd of other refusals must not hide them.
+const KEPT_REFUSALS: usize = 10;
 
 pub(super) struct Handle {
     pub(super) service: ServiceName,
@@ -109,6 +111,8 @@ pub(super) struct State {
     /// The guest said that the API refused this generation.
     pub(super) invalid: HashMap<ConnectionId, Generation>,
     refusals: Refusals,
+    /// How many of these came after all the others had their place.
+    kept: usize,
     /// What was refused after that.
     further: Further,
 }
@@ -128,6 +132,7 @@ impl Call {
             revealed: BTreeSet::new(),
             invalid: HashMap::new(),
             refusals: Refusals::default(),
+            kept: 0,
             further: Further::default(),
         };
         let places = Arc::new(Semaphore::new(super::REQUESTS_PER_CALL));
@@ -359,10 +364,14 @@ impl Inner {
     pub(super) fn denied(&self, denial: Denial, target: Option<(&str, &http::Method)>) -> EgressError {
         let policy = {
             let mut state = self.state();
-            if state.refusals.denials.len() >= MOST_REFUSALS {
-                state.further.count(&denial);
+            let is_full = state.refusals.denials.len() >= MOST_REFUSALS;
+            let is_kept = denial.code == DenialCode::CarriesToken && state.kept < KEPT_REFUSALS;
+            if is_full && !is_kept {
+                let origin = target.map(|(origin, _)| origin).filter(|origin| !origin.is_empty());
+                state.further.count(&denial, origin);
                 return denial.into();
             }
+            state.kept += usize::from(is_full);
             state.refusals.denials.push(denial.clone());
             state.policy.hash()
         };
@@ -403,9 +412,19 @@ impl Inner {
 
     /// A refusal of egress itself: of what the request is, not of where it goes.
     pub(super) fn refused(&self, message: String, target: Option<(&str, &http::Method)>) -> EgressError {
+        self.refused_as(DenialCode::RequestNotGranted, message, target)
+    }
+
+    /// A refusal of a request with a token in it that the skill was not given.
+    pub(super) fn carries_token(&self, target: Option<(&str, &http::Method)>) -> EgressError {
+        let message = "the request carries a token that the skill must not have".to_owned();
+        self.refused_as(DenialCode::CarriesToken, message, target)
+    }
+
+    fn refused_as(&self, code: DenialCode, message: String, target: Option<(&str, &http::Method)>) -> EgressError {
         let denial = Denial {
             id: ExplanationId::from_bytes(random(&*self.egress.clock)),
-            code: DenialCode::RequestNotGranted,
+            code,
             message,
             rule: None,
             reason: None,

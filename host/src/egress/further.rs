@@ -19,17 +19,22 @@ pub(super) struct Further {
 #[derive(Debug)]
 struct Kind {
     code: DenialCode,
+    /// Where a request was to go.
+    origin: Option<String>,
     rule: Option<Line>,
     count: u64,
 }
 
 impl Further {
-    pub(super) fn count(&mut self, denial: &Denial) {
+    pub(super) fn count(&mut self, denial: &Denial, origin: Option<&str>) {
         self.count += 1;
-        if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.code == denial.code && kind.rule == denial.rule) {
+        let is_same =
+            |kind: &&mut Kind| kind.code == denial.code && kind.rule == denial.rule && kind.origin.as_deref() == origin;
+        if let Some(kind) = self.kinds.iter_mut().find(is_same) {
             kind.count += 1;
         } else if self.kinds.len() < MOST_KINDS {
-            self.kinds.push(Kind { code: denial.code, rule: denial.rule.clone(), count: 1 });
+            let origin = origin.map(str::to_owned);
+            self.kinds.push(Kind { code: denial.code, origin, rule: denial.rule.clone(), count: 1 });
         }
     }
 }
@@ -38,9 +43,12 @@ impl fmt::Display for Further {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} more refusals of this call have no entry of their own", self.count)?;
         let mut rest = self.count;
-        for (n, Kind { code, rule, count }) in self.kinds.iter().enumerate() {
+        for (n, Kind { code, origin, rule, count }) in self.kinds.iter().enumerate() {
             rest -= count;
             write!(f, "{} {count} {}", if n == 0 { ":" } else { "," }, code.as_str())?;
+            if let Some(origin) = origin {
+                write!(f, " to {origin}")?;
+            }
             if let Some(rule) = rule {
                 write!(f, " by {rule}")?;
             }

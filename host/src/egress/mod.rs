@@ -20,6 +20,7 @@ mod error;
 mod escape;
 mod further;
 pub mod headers;
+mod leads;
 pub mod placeholder;
 pub mod redact;
 mod scan;

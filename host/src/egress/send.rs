@@ -140,7 +140,7 @@ impl Inner {
                 || carrier.body.as_ref().is_some_and(|body| known.occur_in(body))
         });
         if found {
-            return Err(self.refuse("the request carries a token that the skill must not have".to_owned(), target));
+            return Err(self.carries_token(Some((&target.origin().to_string(), target.method()))));
         }
         Ok(())
     }
@@ -339,16 +339,18 @@ impl Inner {
     fn guarded(self: &Arc<Self>, asked: &mut Asked) -> (Body, Refusal) {
         let (mut body, refusal) = self.confined(asked.body.take(), &asked.target);
         let origin = asked.target.origin().to_string();
-        for (spellings, message) in self
-            .unrevealed()
-            .into_iter()
-            .map(|spellings| (spellings, "the request carries a token that the skill must not have"))
-            .chain([(placeholder::marks(), "the request's body carries a placeholder where none may stand")])
-        {
+        let tokens = self.unrevealed().into_iter().map(|spellings| (spellings, true));
+        for (spellings, is_token) in tokens.chain([(placeholder::marks(), false)]) {
             let (inner, noted) = (Arc::clone(self), refusal.clone());
             let (origin, method) = (origin.clone(), asked.target.method().clone());
             body = redact::refused(body, spellings, move || {
-                let error = inner.refused(message.to_owned(), Some((&origin, &method)));
+                let target = Some((origin.as_str(), &method));
+                let error = if is_token {
+                    inner.carries_token(target)
+                } else {
+                    let message = "the request's body carries a placeholder where none may stand";
+                    inner.refused(message.to_owned(), target)
+                };
                 let text = error.to_string();
                 // One body is refused once: the stream has ended.
                 let _ = noted.0.set(error);

@@ -80,6 +80,7 @@ fn auth_error(service: &str, error: EgressError) -> AuthError {
                 DenialCode::RevealNotGranted => AuthDenial::RevealNotGranted,
                 DenialCode::AccountNotGranted
                 | DenialCode::RequestNotGranted
+                | DenialCode::CarriesToken
                 | DenialCode::Ambiguous
                 | DenialCode::Forbidden
                 | DenialCode::RateExceeded => AuthDenial::Policy,

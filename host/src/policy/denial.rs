@@ -22,6 +22,8 @@ pub enum DenialCode {
     RevealNotGranted,
     /// The request goes where manifest and grant together don't let it go.
     RequestNotGranted,
+    /// The request carries a token that the skill was not given.
+    CarriesToken,
     /// Two services of the manifest claim the request.
     Ambiguous,
     /// The operator approved another version of this skill.
@@ -61,6 +63,7 @@ impl DenialCode {
             Self::AccountNotGranted => "account-not-granted",
             Self::RevealNotGranted => "reveal-not-granted",
             Self::RequestNotGranted => "request-not-granted",
+            Self::CarriesToken => "carries-token",
             Self::Ambiguous => "ambiguous",
             Self::ApprovalPending => "approval-pending",
             Self::Expired => "expired",

@@ -77,7 +77,10 @@ pub enum CompileError {
     /// Nothing.
     #[error("the file is empty: build the component again")]
     Empty,
-    /// Broken, or something that the engine leaves out.
+    /// It needs a part of WebAssembly that the engine leaves out.
+    #[error("the component needs a part of WebAssembly that is switched off here: {0}; build it without that part")]
+    SwitchedOff(String),
+    /// Broken.
     #[error("the component is not valid: {0}; build it again with the current tools, and look for a broken download")]
     Invalid(String),
     /// Too many exports.
@@ -209,8 +212,7 @@ fn compile_here(
     let inner = if let Some(inner) = cache.and_then(|cache| cache.load(engine, digest)) {
         inner
     } else {
-        let inner = wasmtime::component::Component::from_binary(engine, bytes)
-            .map_err(|error| CompileError::Invalid(invalid(&error)))?;
+        let inner = wasmtime::component::Component::from_binary(engine, bytes).map_err(|error| invalid(&error))?;
         if let Some(cache) = cache {
             cache.store(&inner, digest);
         }
@@ -245,10 +247,20 @@ fn sniff(bytes: &[u8]) -> Result<(), CompileError> {
     }
 }
 
-fn invalid(error: &wasmtime::Error) -> String {
-    let text = one_line(error);
+fn invalid(error: &wasmtime::Error) -> CompileError {
+    let words = one_line(error);
     // The sentence around it says that already.
-    text.strip_prefix("failed to parse WebAssembly module: ").map(str::to_owned).unwrap_or(text)
+    let words = words.strip_prefix("failed to parse WebAssembly module: ").map(str::to_owned).unwrap_or(words);
+    if is_switched_off(&words) { CompileError::SwitchedOff(words) } else { CompileError::Invalid(words) }
+}
+
+/// Whether the engine says that a part of WebAssembly, which it names, is off. Names out of the component stand in backticks.
+fn is_switched_off(words: &str) -> bool {
+    let says = |what: &str| words.split('`').step_by(2).any(|part| part.contains(what));
+    says(" must be enabled")
+        || says(" not enabled")
+        || says(" to be enabled")
+        || (says(" require") && (says(" proposal") || says(" feature")))
 }
 
 /// An engine's error and its causes in one bounded line. What stands in it may come from the component.

@@ -70,13 +70,14 @@ pub struct Removed {
 
 impl Vault {
     /// Stores a new connection. One that is confirmed takes the place of the owner's one before of the same provider and
-    /// account; one that is not stands beside it, and its tokens can't be used, until [`confirm`](Self::confirm).
+    /// account; one that is not stands beside it, and its tokens can't be used, until [`confirm`](Self::confirm). With it comes
+    /// what it took the place of: for one that is not confirmed, earlier ones that never were.
     pub async fn connect(
         &self,
         new: NewConnection,
         tokens: TokenSet,
         confirmed: bool,
-    ) -> Result<Arc<Connection>, VaultError> {
+    ) -> Result<(Arc<Connection>, Vec<Removed>), VaultError> {
         let connection = Connection {
             id: ConnectionId::from_bytes(random(&*self.clock)),
             owner: new.owner,
@@ -105,8 +106,8 @@ impl Vault {
             None => None,
         };
         let row = ConnectionRow { connection: Arc::clone(&connection), access, refresh, previous: None };
-        self.store.put_connection(row).await?;
-        Ok(connection)
+        let before = self.store.put_connection(row).await?;
+        Ok((connection, before.into_iter().map(|row| self.removed(row)).collect()))
     }
 
     /// Makes an unconfirmed connection usable, in the place of the one before: its user has seen which account it is. Gives what

@@ -59,7 +59,7 @@ impl Fixture {
             account_label: None,
             grant_ends_at: None,
         };
-        let connection = vault.connect(new, tokens, true).await.expect("a connection").id;
+        let connection = vault.connect(new, tokens, true).await.expect("a connection").0.id;
         let secret = Some(ClientSecret::new("secret".to_owned()));
         let client = ClientRegistration { client_id: "client".to_owned(), client_secret: secret };
         vault.put_client(&google(), client).await.expect("a client");

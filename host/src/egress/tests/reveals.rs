@@ -8,8 +8,9 @@ use bytes::Bytes;
 use http::Method;
 
 use super::world::{GRANTS, Server, alice, denial, get, open_request, quiet, request, send, world};
-use crate::audit::{self};
+use crate::audit::EventKind;
 use crate::egress::EgressError;
+use crate::policy::DenialCode;
 use crate::secret::AccessToken;
 
 #[tokio::test]
@@ -25,7 +26,7 @@ async fn after_a_reveal_the_call_reaches_only_the_services_own_origins() {
     assert_eq!((plain.seen().len(), api.seen().len()), (1, 1));
     // Who has seen the token says how it goes.
     assert_eq!(api.seen()[0].authorization(), None);
-    assert_eq!(world.entries(audit::EventKind::Revealed).len(), 1);
+    assert_eq!(world.entries(EventKind::Revealed).len(), 1);
     assert!(matches!(call.reveal(77).await, Err(EgressError::UnknownHandle)));
 }
 
@@ -81,4 +82,30 @@ async fn a_token_that_leaked_to_the_guest_does_not_leave_again() {
     denial(send(&call, request(Method::POST, &plain_address, &[], format!("note {}", alice(1)))).await);
     assert!(plain.seen().is_empty());
     assert_eq!(call.refusals().denials.len(), 3);
+}
+
+#[tokio::test]
+async fn an_attempt_to_send_a_token_away_is_not_lost_in_a_crowd_of_refusals() {
+    let (api, plain, foreign, world) = quiet().await;
+    let call = world.call("alice");
+    send(&call, get(&format!("{}/v1/x", api.origin()))).await.unwrap();
+    for _ in 0..105 {
+        denial(send(&call, get(&foreign.origin())).await);
+    }
+    for _ in 0..12 {
+        let refused = send(&call, get(&format!("{}/x?q={}", plain.origin(), alice(1)))).await;
+        assert_eq!(denial(refused).code, DenialCode::CarriesToken);
+    }
+    let (plain, foreign) = (plain.origin(), foreign.origin());
+    drop(call);
+    let entries = world.entries(EventKind::Denied);
+    assert_eq!(entries.len(), 111);
+    for entry in &entries[100..110] {
+        let entry: serde_json::Value = serde_json::from_str(&entry.json).unwrap();
+        assert_eq!(entry["origin"], plain, "{entry}");
+        assert!(entry["detail"].as_str().unwrap().contains("a token that the skill must not have"), "{entry}");
+    }
+    let last: serde_json::Value = serde_json::from_str(&entries[110].json).unwrap();
+    let expected = format!("5 request-not-granted to {foreign} by permissions.toml:2, 2 carries-token to {plain}");
+    assert!(last["detail"].as_str().unwrap().ends_with(&expected), "{last}");
 }

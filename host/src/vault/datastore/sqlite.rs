@@ -250,31 +250,28 @@ impl Sqlite {
     // Connections.
 
     /// Stores a connection in the place of the owner's one before of the same provider and account. An unconfirmed one replaces
-    /// unconfirmed ones only.
-    pub(crate) async fn put_connection(&self, row: ConnectionRow) -> Result<(), VaultError> {
-        let vault = self.vault;
-        self.write("store a connection", move |sql| {
+    /// unconfirmed ones only. Gives what went.
+    pub(crate) async fn put_connection(&self, row: ConnectionRow) -> Result<Vec<ConnectionRow>, VaultError> {
+        const BEFORE: &str =
+            "vault = ?1 AND owner = ?2 AND provider = ?3 AND account = ?4 AND (?5 OR state = 'unconfirmed')";
+        let (vault, path) = (self.vault, self.path.clone());
+        self.writer.write("store a connection", move |sql| {
+            let fail = |source| failed(&path, "store a connection", source);
             let c = &row.connection;
-            statement(
-                sql,
-                "DELETE FROM connections WHERE vault = ?1 AND owner = ?2 AND provider = ?3 AND account = ?4
-                    AND (?5 OR state = 'unconfirmed')",
-            )?
-            .execute(params![
-                vault,
-                owner_text(&c.owner),
-                c.provider.as_str(),
-                c.account.as_str(),
-                c.state != State::Unconfirmed
-            ])?;
+            let (owner, confirmed) = (owner_text(&c.owner), c.state != State::Unconfirmed);
+            let replaced = params![vault, owner, c.provider.as_str(), c.account.as_str(), confirmed];
+            let before = connections_where(&path, sql, &format!("AND {BEFORE}"), replaced)?;
+            statement(sql, &format!("DELETE FROM connections WHERE {BEFORE}"))
+                .and_then(|mut s| s.execute(replaced))
+                .map_err(fail)?;
             statement(
                 sql,
                 "INSERT INTO connections (id, vault, owner, provider, account, kind, scopes, api_origin, account_label,
                     token_type, state, generation, created_at, expires_at, refresh_at, grant_ends_at, access, refresh, due_at)
                  VALUES (:id, :vault, :owner, :provider, :account, :kind, :scopes, :api_origin, :account_label,
                     :token_type, :state, :generation, :created_at, :expires_at, :refresh_at, :grant_ends_at, :access, :refresh, :due_at)",
-            )?
-            .execute(named_params! {
+            )
+            .and_then(|mut s| s.execute(named_params! {
                 ":id": c.id.as_bytes(), ":vault": vault, ":owner": owner_text(&c.owner), ":provider": c.provider.as_str(),
                 ":account": c.account.as_str(), ":kind": c.kind.as_str(), ":scopes": scopes_text(&c.scopes),
                 ":api_origin": c.api_origin.as_ref().map(ToString::to_string), ":account_label": c.account_label,
@@ -283,8 +280,10 @@ impl Sqlite {
                 ":refresh_at": c.refresh_at.map(millis), ":grant_ends_at": c.grant_ends_at.map(millis),
                 ":access": row.access, ":refresh": row.refresh,
                 ":due_at": c.refresh_at.filter(|_| c.state == State::Active).map(millis),
-            })?;
-            bump(sql, vault)
+            }))
+            .and_then(|_| bump(sql, vault))
+            .map_err(fail)?;
+            Ok(before)
         })
         .await
     }

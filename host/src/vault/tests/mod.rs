@@ -48,7 +48,7 @@ impl Fixture {
 
     async fn connect(&self, user: &str, provider: &str) -> Arc<Connection> {
         let tokens = self.tokens(&format!("access-{user}-{provider}"), Some(&format!("refresh-{user}-{provider}")));
-        self.vault.connect(new_connection(user, provider), tokens, true).await.unwrap()
+        self.vault.connect(new_connection(user, provider), tokens, true).await.unwrap().0
     }
 
     fn tokens(&self, access: &str, refresh: Option<&str>) -> TokenSet {

@@ -44,7 +44,7 @@ async fn a_permit_opens_its_own_owners_provider_and_account_only() {
 #[tokio::test]
 async fn an_unconfirmed_connection_gives_no_token_until_it_is_confirmed() {
     let f = Fixture::new().await;
-    let c = f.vault.connect(new_connection("alice", "google"), f.tokens("secret", None), false).await.unwrap();
+    let (c, _) = f.vault.connect(new_connection("alice", "google"), f.tokens("secret", None), false).await.unwrap();
     assert!(matches!(read(&f.vault, "alice", "google", c.id), Err(VaultError::Unconfirmed { .. })));
     // Whoever edits the column gets nothing: the token is sealed as an unconfirmed one.
     f.intruder().execute("UPDATE connections SET state = 'active'", []).unwrap();
@@ -68,12 +68,15 @@ async fn an_unconfirmed_connection_leaves_the_one_before_alone_until_it_is_confi
     };
     let connect = async || f.vault.connect(new_connection("alice", "google"), f.tokens("new", Some("r")), false).await;
     // Declined: the old one goes on. Begun twice: the newer attempt counts.
-    let declined = connect().await.unwrap();
+    let (declined, replaced) = connect().await.unwrap();
+    assert!(replaced.is_empty(), "{replaced:?}");
     assert_eq!(found(&f), old.id);
     f.vault.disconnect(declined.id).await.unwrap().unwrap();
     assert_eq!(read(&f.vault, "alice", "google", old.id).unwrap(), "access-alice-google");
-    connect().await.unwrap();
-    let new = connect().await.unwrap();
+    let (first, _) = connect().await.unwrap();
+    let (new, replaced) = connect().await.unwrap();
+    let [before] = &replaced[..] else { panic!("{replaced:?}") };
+    assert_eq!((before.connection.id, before.refresh.as_ref().unwrap().expose()), (first.id, "r"));
     assert_eq!(f.vault.connections(None).unwrap().len(), 2);
     f.vault.confirm(new.id).await.unwrap();
     assert_eq!((found(&f), f.vault.connections(None).unwrap().len()), (new.id, 1));
@@ -84,7 +87,7 @@ async fn an_unconfirmed_connection_leaves_the_one_before_alone_until_it_is_confi
 #[tokio::test]
 async fn an_unconfirmed_refresh_token_is_not_to_be_had_by_editing_the_state() {
     let f = Fixture::new().await;
-    let c = f.vault.connect(new_connection("alice", "google"), f.tokens("a", Some("r")), false).await.unwrap();
+    let (c, _) = f.vault.connect(new_connection("alice", "google"), f.tokens("a", Some("r")), false).await.unwrap();
     f.intruder().execute("UPDATE connections SET state = 'active', due_at = 1", []).unwrap();
     let ClaimOutcome::Claimed(claim) = f.vault.claim(c.id, c.generation).await.unwrap() else { panic!("not claimed") };
     let error = f.vault.refresh_token(&claim).unwrap_err();
@@ -122,7 +125,7 @@ async fn without_an_account_the_only_one_or_the_default_is_found() {
     let f = Fixture::new().await;
     let connect = async |account: &str| {
         let new = NewConnection { account: account.parse().unwrap(), ..new_connection("alice", "google") };
-        f.vault.connect(new, f.tokens("token", None), true).await.unwrap()
+        f.vault.connect(new, f.tokens("token", None), true).await.unwrap().0
     };
     let find = || f.vault.find(&user("alice"), &provider("google"), None).unwrap();
     assert_eq!(find(), Found::None);
@@ -234,7 +237,7 @@ async fn the_recovery_key_gives_the_vault_to_a_new_identity() {
     let (recovery, key) = Recovery::generate();
     canary::plant(canary::Kind::RecoveryKey, key.expose().as_bytes());
     let vault = Vault::create(&path, &f.identity, &recovery, clock.clone()).await.unwrap();
-    let c = vault.connect(new_connection("alice", "google"), f.tokens("kept", None), true).await.unwrap();
+    let (c, _) = vault.connect(new_connection("alice", "google"), f.tokens("kept", None), true).await.unwrap();
     // The copy follows a new root key.
     vault.shred(&"nobody".parse().unwrap(), &f.identity).await.unwrap();
     drop(vault);

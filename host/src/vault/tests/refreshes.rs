@@ -193,7 +193,7 @@ async fn a_key_that_never_changes_is_never_due() {
     let f = Fixture::new().await;
     let new = NewConnection { kind: Kind::ApiKey, ..new_connection("agent", "weather") };
     let tokens = TokenSet { expires_in: None, ..f.tokens("key", None) };
-    let c = f.vault.connect(new, tokens, true).await.unwrap();
+    let (c, _) = f.vault.connect(new, tokens, true).await.unwrap();
     assert_eq!((c.refresh_at, c.expires_at), (None, None));
     let claimed = claim(&f.vault, &c).await;
     let error = f.vault.refresh_token(&claimed).unwrap_err();

@@ -46,7 +46,7 @@ async fn two_users() -> (Fixture, Arc<Connection>, Arc<Connection>) {
         account_label: Some("bob@example.com".to_owned()),
         ..f.tokens("access-bob", Some("refresh-bob"))
     };
-    let bob = f.vault.connect(new, tokens, true).await.unwrap();
+    let (bob, _) = f.vault.connect(new, tokens, true).await.unwrap();
     let ClaimOutcome::Claimed(claim) = f.vault.claim(bob.id, bob.generation).await.unwrap() else {
         panic!("not claimed")
     };
