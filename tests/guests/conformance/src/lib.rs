@@ -17,6 +17,15 @@ impl Guest for Tools {
         Err("This tool intentionally returns an error for testing".to_owned())
     }
 
+    fn streaming_elicitation() -> String {
+        "nobody was asked".to_owned()
+    }
+
+    fn logging_tool() -> String {
+        println!("this is for the operator");
+        "nothing was logged to the client".to_owned()
+    }
+
     fn sleep(milliseconds: u32) -> String {
         std::thread::sleep(Duration::from_millis(milliseconds.into()));
         format!("slept for {milliseconds} ms")
