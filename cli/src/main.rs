@@ -7,6 +7,7 @@ mod commands;
 mod connecting;
 mod console;
 mod exit;
+mod mcp;
 mod output;
 mod sandbox;
 mod serve;

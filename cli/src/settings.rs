@@ -44,6 +44,17 @@ pub(crate) struct Settings {
     pub(crate) desktop: bool,
     /// What may still be fetching or ending tokens when the command is done or interrupted.
     pub(crate) under_way: Arc<Mutex<Vec<(Broker, Connector)>>>,
+    /// Where other programs keep their settings.
+    pub(crate) folders: Folders,
+}
+
+/// Where other programs of the person keep their settings.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Folders {
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
+    /// OpenClaw's file, where its own variable names one.
+    pub(crate) openclaw: Option<PathBuf>,
 }
 
 impl SettingsArgs {
@@ -58,7 +69,13 @@ impl SettingsArgs {
             2 => Some("clawcoil=debug,clawcoil_cli=debug".to_owned()),
             _ => Some("trace".to_owned()),
         };
+        let folders = Folders {
+            home: folder("HOME"),
+            config: folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config"))),
+            openclaw: folder("OPENCLAW_CONFIG_PATH"),
+        };
         Settings {
+            folders,
             under_way: Arc::default(),
             home: self.home.or_else(|| Some(data?.join("clawcoil"))),
             json,

@@ -11,6 +11,7 @@ mod demo;
 mod doctor;
 mod grant;
 mod init;
+mod mcp;
 mod policy;
 mod provider;
 mod recover;
@@ -67,6 +68,7 @@ pub(crate) enum Command {
     Run(run::Run),
     Serve(serve::Serve),
     Console(console::Console),
+    Mcp(mcp::Mcp),
     Token(token::TokenCommand),
     Audit(audit::AuditCommand),
     Doctor(doctor::Doctor),
@@ -96,6 +98,7 @@ impl Command {
             Self::Run(command) => command.run(settings, output).await,
             Self::Serve(command) => command.run(settings, output).await,
             Self::Console(command) => command.run(settings, output).await,
+            Self::Mcp(command) => command.run(settings, output).await,
             Self::Token(command) => command.run(settings, output).await,
             Self::Audit(command) => command.run(settings, output).await,
             Self::Doctor(command) => command.run(settings, output).await,

@@ -12,12 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use super::agent;
-use crate::callers::Keys;
-use crate::connecting::{Proofs, Sessions};
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::serve::config::is_origin;
-use crate::serve::{self, App, Changes, Config, Listening, Origins, Place, Rates};
+use crate::serve::{self, App, Config, Listening, Origins, Place};
 use crate::settings::Settings;
 
 /// Where it listens if nobody says otherwise.
@@ -60,32 +58,21 @@ impl Serve {
         })?;
         let place = listening.place(&asked).map_err(|error| Failure::error(error.to_string()))?;
         let origins = origins(self.public_url.or_else(|| config.public_url.clone()), &place)?;
-        let proofs = Proofs {
-            local: origins.is_loopback(),
-            sign_in: config.console.is_some(),
-            return_urls: config.return_urls.clone(),
-        };
-        let app = Arc::new(App {
-            host: Arc::clone(&host),
-            sessions: Sessions::new(proofs),
-            origins,
-            rates: Rates::new(config.limits),
-            config,
-            keys: Keys::default(),
-            changes: Changes::new(),
-        });
+        let app = Arc::new(App::new(Arc::clone(&host), origins, config));
         let _schedule = host.start_schedule();
         let watching = app.changes.watch(Arc::clone(&host));
         let tidying = tokio::spawn(tidy(Arc::clone(&app)));
         let object = json!({ "listening": place.to_string(), "public_url": app.origins.origin() });
         output.answer(object, || format!("ClawCoil listens at {place}. Ctrl-C stops it."))?;
         let (terminate, interrupt) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
+        let stopping = app.stopping.clone();
         let stop = async move {
             let (mut terminate, mut interrupt) = (terminate, interrupt);
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
+            stopping.cancel();
         };
         let served = listening.serve(serve::router(app), stop).await;
         watching.abort();

@@ -4,7 +4,7 @@
 //! connection → guard (Host, Origin, size) → route → Bearer (who calls) → handler → Host
 //! ```
 //!
-//! Each surface is a router of its own over one [`App`]: the API ([`crate::api`]) is for programs. Nothing is anonymous but
+//! Each surface is a router of its own over one [`App`]: the API ([`crate::api`]) is for programs, MCP ([`crate::mcp`]) for agents. Nothing is anonymous but
 //! health, and what a browser needs to sign in.
 
 mod auth;
@@ -20,8 +20,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use clawcoil::host::Host;
+use tokio_util::sync::CancellationToken;
 
 use crate::callers::Keys;
+use crate::connecting::{Proofs, Sessions};
 
 pub(crate) use auth::Bearer;
 pub(crate) use config::Config;
@@ -45,7 +47,30 @@ pub(crate) struct App {
     /// Tells what has changed.
     pub(crate) changes: Changes,
     /// Connect sessions.
-    pub(crate) sessions: crate::connecting::Sessions,
+    pub(crate) sessions: Sessions,
+    /// Cancelled when the server begins to stop: streams that would never end by themselves end then.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl App {
+    /// Over an open host, as the operator's settings say.
+    pub(crate) fn new(host: Arc<Host>, origins: Origins, config: Config) -> Self {
+        let proofs = Proofs {
+            local: origins.is_loopback(),
+            sign_in: config.console.is_some(),
+            return_urls: config.return_urls.clone(),
+        };
+        Self {
+            host,
+            origins,
+            rates: Rates::new(config.limits),
+            config,
+            keys: Keys::default(),
+            changes: Changes::new(),
+            sessions: Sessions::new(proofs),
+            stopping: CancellationToken::new(),
+        }
+    }
 }
 
 /// What handlers get as their state.
@@ -53,9 +78,19 @@ pub(crate) type Shared = Arc<App>;
 
 /// Everything that is served.
 pub(crate) fn router(app: Shared) -> Router {
-    Router::new()
-        .merge(crate::api::router())
-        .merge(crate::console::router(&app))
+    let routes =
+        Router::new().merge(crate::api::router()).merge(crate::console::router(&app)).merge(crate::mcp::router(&app));
+    guarded(app, routes)
+}
+
+/// The pages alone, for the person at a program that listens nowhere else.
+pub(crate) fn pages(app: Shared) -> Router {
+    let routes = crate::console::router(&app);
+    guarded(app, routes)
+}
+
+fn guarded(app: Shared, routes: Router<Shared>) -> Router {
+    routes
         .fallback(async || Problem::new(Kind::NotFound, "nothing is served at this address"))
         .method_not_allowed_fallback(async || {
             Problem::new(Kind::MethodNotAllowed, "this resource doesn't know the method")

@@ -1,0 +1,52 @@
+//! Telling a client that asked for it that its call is still under way.
+
+use std::time::Duration;
+
+use clawcoil::clock::Clock;
+use rmcp::RoleServer;
+use rmcp::model::{ProgressNotificationParam, ProgressToken};
+use rmcp::service::{Peer, RequestContext};
+
+/// How often; clients that give up on a silent call do so after a minute and more.
+pub(super) const EVERY: Duration = Duration::from_secs(5);
+
+/// The progress of one call: the seconds that it has taken, with what is going on.
+///
+/// A skill can't say how much of its work is done, so there is no total.
+pub(super) struct Progress<'a> {
+    peer: &'a Peer<RoleServer>,
+    token: Option<ProgressToken>,
+    clock: &'a dyn Clock,
+    begun: Duration,
+    told: f64,
+}
+
+impl<'a> Progress<'a> {
+    pub(super) fn of(request: &'a RequestContext<RoleServer>, clock: &'a dyn Clock) -> Self {
+        let token = request.meta.get_progress_token();
+        Self { peer: &request.peer, token, clock, begun: clock.monotonic(), told: -1.0 }
+    }
+
+    /// Says what goes on now. The value only grows, as the protocol demands.
+    pub(super) async fn tell(&mut self, what: &str) {
+        let Some(token) = &self.token else { return };
+        let seconds = self.clock.monotonic().saturating_sub(self.begun).as_secs_f64();
+        self.told = if seconds > self.told { seconds } else { self.told + 0.001 };
+        let progress = ProgressNotificationParam::new(token.clone(), self.told).with_message(what);
+        // A client that is gone is noticed by its cancellation.
+        let _ = self.peer.notify_progress(progress).await;
+    }
+
+    /// Waits for the future to be ready, and says meanwhile what goes on.
+    pub(super) async fn during<T>(&mut self, what: &str, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let mut tick = tokio::time::interval(EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                _ = tick.tick() => self.tell(what).await,
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What a client can ask for, in both revisions.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clawcoil::host::Host;
+use clawcoil::id::Caller;
+use rmcp::model::{
+    CacheScope, CallToolRequestParams, CallToolResponse, Extensions, Implementation, ListToolsResult,
+    PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig, SubscriptionFilter,
+};
+use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
+
+use super::http::Sender;
+use super::tools::{Offered, offered};
+use crate::serve::{App, Change, Problem, Shared};
+
+/// The revisions that are spoken, the oldest first.
+const VERSIONS: &[ProtocolVersion] =
+    &[ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25, ProtocolVersion::V_2026_07_28];
+
+const INSTRUCTIONS: &str = "\
+Each tool is a skill that acts with accounts of the person you work for. You never see a token and need none. A tool that \
+needs an account that is not connected says what the person has to do; call it again when they have done it.";
+
+/// Changes that come together are told together; the files of a skill are looked at anew after a tenth of a second.
+const SETTLED: Duration = Duration::from_millis(150);
+
+/// Serves one client or many. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Server(Arc<Parts>);
+
+struct Parts {
+    app: Shared,
+    callers: Callers,
+    /// How many calls are under way.
+    calls: watch::Sender<usize>,
+}
+
+/// How the caller of a request is known.
+pub(super) enum Callers {
+    /// There is one: whoever started this process.
+    Local(Caller),
+    /// Each HTTP request has its own, a [`Sender`].
+    Senders,
+}
+
+impl Server {
+    pub(super) fn new(app: Shared, callers: Callers) -> Self {
+        Self(Arc::new(Parts { app, callers, calls: watch::Sender::new(0) }))
+    }
+
+    /// Waits until no call is under way.
+    pub(super) async fn idle(&self) {
+        // Its sender lives as long as this.
+        let _ = self.0.calls.subscribe().wait_for(|calls| *calls == 0).await;
+    }
+
+    pub(super) fn app(&self) -> &App {
+        &self.0.app
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.0.app.host
+    }
+
+    /// Whether the one client is a program of the vault's owner, at whose screen the person sits.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.0.callers, Callers::Local(_))
+    }
+
+    /// Who asks.
+    pub(super) fn sender(&self, extensions: &Extensions) -> Result<Sender, ErrorData> {
+        match &self.0.callers {
+            Callers::Local(caller) => Ok(Sender { caller: caller.clone(), may_connect: true }),
+            Callers::Senders => {
+                let sender =
+                    extensions.get::<axum::http::request::Parts>().and_then(|parts| parts.extensions.get::<Sender>());
+                sender.cloned().ok_or_else(|| ErrorData::internal_error("the request has no caller", None))
+            }
+        }
+    }
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build())
+            .with_server_info(Implementation::new("clawcoil", env!("CARGO_PKG_VERSION")).with_title("ClawCoil"))
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    fn supported_protocol_versions(&self) -> Cow<'static, [ProtocolVersion]> {
+        Cow::Borrowed(VERSIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let caller = self.sender(&context.extensions)?.caller;
+        let tools = offered(self.host(), &caller).await.map_err(|problem| internal(&problem))?;
+        let tools = tools.iter().map(Offered::describe).collect();
+        // A list is one caller's, and a policy can change at any moment.
+        Ok(ListToolsResult::with_all_items(tools).with_ttl_ms(0).with_cache_scope(CacheScope::Private))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let _under_way = UnderWay::new(&self.0.calls);
+        self.call(request, context).await
+    }
+
+    fn accepted_subscription_filter(&self, _requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        Some(SubscriptionFilter::builder().tools_list_changed().build())
+    }
+
+    /// The newest revision: a stream of its own for what changes.
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let mut changes = self.0.app.changes.subscribe();
+        loop {
+            tokio::select! {
+                () = context.cancelled() => return Ok(()),
+                () = self.0.app.stopping.cancelled() => return Ok(()),
+                more = tools_changed(&mut changes) => {
+                    if !more {
+                        return Ok(());
+                    }
+                    if context.accepted().tools_list_changed == Some(true)
+                        && context.sink().notify_tool_list_changed().await.is_err()
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// The revisions with a handshake: told to the session.
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let mut changes = self.0.app.changes.subscribe();
+        let peer = context.peer;
+        tokio::spawn(async move {
+            while tools_changed(&mut changes).await {
+                if peer.is_transport_closed() || peer.notify_tool_list_changed().await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// Counts a call until it has ended, however it does.
+struct UnderWay<'a>(&'a watch::Sender<usize>);
+
+impl<'a> UnderWay<'a> {
+    fn new(calls: &'a watch::Sender<usize>) -> Self {
+        calls.send_modify(|calls| *calls += 1);
+        Self(calls)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| *calls -= 1);
+    }
+}
+
+/// Waits until the tools of some caller may have changed; `false`: nothing will change any more.
+async fn tools_changed(changes: &mut Receiver<Change>) -> bool {
+    loop {
+        match changes.recv().await {
+            // A connection that comes or goes changes no list: a tool says by itself what is missing.
+            Ok(Change::Vault) => {}
+            Ok(Change::Policy | Change::Skills) | Err(RecvError::Lagged(_)) => break,
+            Err(RecvError::Closed) => return false,
+        }
+    }
+    tokio::time::sleep(SETTLED).await;
+    while changes.try_recv().is_ok() {}
+    true
+}
+
+/// A fault of the host that no caller can mend. The reason is in the log already.
+pub(super) fn internal(problem: &Problem) -> ErrorData {
+    ErrorData::internal_error(problem.detail().to_owned(), Some(problem.to_json()))
+}
