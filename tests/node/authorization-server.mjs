@@ -141,6 +141,11 @@ provider.use(async (context, next) => {
   }
   // The library counts in whole seconds, so a token may end up to one earlier than it was said to: it gets that second.
   context.body = { ...context.body, expires_in: context.body.expires_in - 1 };
+  // Whose account it is, as many add.
+  const account = context.oidc.entities.Account?.accountId;
+  if (account) {
+    context.body.account = account;
+  }
   // What Salesforce adds.
   const url = context.oidc.client.instance_url;
   if (url) {

@@ -204,6 +204,7 @@ fn stand_ins(server: &str) -> String {
     [
         oauth("google"),
         api("google", "https://gmail.googleapis.com"),
+        "[provider.google.answer]\naccount = \"/account\"\n".to_owned(),
         oauth("salesforce"),
         format!("introspect = \"{server}/token/introspection\"\n"),
         api("salesforce", "https://acme.my.salesforce.com"),

@@ -15,6 +15,7 @@ use crate::skills::root;
 ///
 /// It rotates refresh tokens, and a refresh token that is used twice ends the whole grant. `person` is its client for people
 /// (authorization code, PKCE required), `machine` the one for client credentials; both have [`SECRET`](Self::SECRET).
+/// `console` is a public client for signing people in.
 #[derive(Debug)]
 pub struct AuthorizationServer {
     // The program ends when its standard input is closed, even if this process is killed.
@@ -70,6 +71,11 @@ impl AuthorizationServer {
                     "grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"],
                     "token_endpoint_auth_method": "client_secret_post",
                     "instance_url": "https://acme.my.salesforce.com",
+                },
+                {
+                    "client_id": "console", "application_type": "native", "token_endpoint_auth_method": "none",
+                    "redirect_uris": ["http://127.0.0.1/sign-in/callback"],
+                    "grant_types": ["authorization_code"], "response_types": ["code"],
                 },
                 {
                     "client_id": "machine", "client_secret": Self::SECRET, "redirect_uris": [], "response_types": [],

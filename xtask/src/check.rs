@@ -1,10 +1,9 @@
 //! Everything a change must pass: the quick checks first, then `cargo test` and the search of what it put out, so that their
 //! closing lines end the output.
 
-use std::fs;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use crate::run::{command, root, run, step};
@@ -32,24 +31,6 @@ pub(crate) fn test() -> Result<()> {
     checks.finish()
 }
 
-/// `cargo xtask prove`: the same tests, the property tests and whatever asks for `CLAWCOIL_PROVE` with big counts.
-pub(crate) fn prove() -> Result<()> {
-    setup::install()?;
-    skills::build()?;
-    let mut checks = Checks::default();
-    checks.run("cargo test with big counts", || {
-        let mut tests = command("cargo", &["test", "--workspace", "--no-fail-fast"]);
-        run(tests.env("CLAWCOIL_PROVE", "1").env("PROPTEST_CASES", "20000"))
-    });
-    let folder = root().join("target/prove");
-    fs::create_dir_all(&folder).with_context(|| format!("{} could not be made", folder.display()))?;
-    let summary = folder.join("summary.json");
-    fs::write(&summary, format!("{:#}\n", checks.summary()))
-        .with_context(|| format!("{} could not be written", summary.display()))?;
-    eprintln!("written to {}", summary.display());
-    checks.finish()
-}
-
 fn in_each_skill_workspace(arguments: &[&str]) -> Result<()> {
     for workspace in skills::workspaces()? {
         run(command("cargo", arguments).current_dir(workspace))?;
@@ -57,8 +38,9 @@ fn in_each_skill_workspace(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Checks, of which each runs whatever became of those before.
 #[derive(Default)]
-struct Checks(Vec<Check>);
+pub(crate) struct Checks(Vec<Check>);
 
 struct Check {
     name: &'static str,
@@ -68,14 +50,14 @@ struct Check {
 
 impl Checks {
     #[expect(clippy::disallowed_methods, reason = "how long a check of the project took is nothing a test drives")]
-    fn run(&mut self, name: &'static str, check: impl FnOnce() -> Result<()>) {
+    pub(crate) fn run(&mut self, name: &'static str, check: impl FnOnce() -> Result<()>) {
         step(name);
         let start = Instant::now();
         let failure = check().err().map(|error| format!("{error:#}"));
         self.0.push(Check { name, failure, seconds: start.elapsed().as_secs() });
     }
 
-    fn summary(&self) -> serde_json::Value {
+    pub(crate) fn summary(&self) -> serde_json::Value {
         let checks = self
             .0
             .iter()
@@ -83,7 +65,7 @@ impl Checks {
         json!({ "version": 1, "checks": checks.collect::<Vec<_>>() })
     }
 
-    fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         let failed: Vec<String> =
             self.0.into_iter().filter_map(|check| Some(format!("{}: {}", check.name, check.failure?))).collect();
         if failed.is_empty() {

@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod demo;
+mod prove;
 mod run;
 mod setup;
 mod skills;
@@ -18,7 +19,8 @@ cargo xtask <command>
   demo          build everything and run `clawcoil demo`; what follows is handed to it (cargo xtask demo -- --json)
   test          everything a change must pass: the tests last, and a search of all they put out for secrets
   bench         measure, compare with what is to be reached, write target/bench/summary.json
-  prove         the tests again with big counts, write target/prove/summary.json
+  prove         the tests again with big counts and all outside judges, write target/prove/summary.json; with a name, that
+                part alone: counts, browser
 ";
 
 fn main() -> ExitCode {
@@ -31,7 +33,7 @@ fn main() -> ExitCode {
         "demo" => demo::demo(&rest),
         "test" if rest.is_empty() => check::test(),
         "bench" => bench::bench(&rest),
-        "prove" if rest.is_empty() => check::prove(),
+        "prove" => prove::prove(&rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -7,10 +7,19 @@ use crate::run::{command, output, root, run, step};
 /// What Rust skills compile to.
 pub(crate) const TARGET: &str = "wasm32-wasip2";
 
+/// Where tests are written in JavaScript.
+const NODE_FOLDERS: [&str; 2] = ["tests/node", "tests/browser"];
+
+/// Where the tests look for a browser, unless the variable `CHROMIUM` names one.
+const BROWSERS: [&str; 3] = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+
 /// Installs what is missing; does nothing, quickly, where nothing is.
 pub(crate) fn install() -> Result<()> {
     wasm_target()?;
-    node_packages()
+    for folder in NODE_FOLDERS {
+        node_packages(folder)?;
+    }
+    browser()
 }
 
 /// The target that skills compile to.
@@ -31,8 +40,27 @@ fn target_is_installed() -> Result<bool> {
     Ok(std::path::Path::new(folder.trim()).is_dir())
 }
 
-fn node_packages() -> Result<()> {
-    let folder = root().join("tests/node");
+/// The browser in which the pages are tested. Where it can't be installed from here, the tests of pages say so.
+fn browser() -> Result<()> {
+    let there = BROWSERS.iter().any(|place| std::path::Path::new(place).exists());
+    if there || std::env::var_os("CHROMIUM").is_some() {
+        return Ok(());
+    }
+    let root = output(&mut command("id", &["-u"])).is_ok_and(|id| id.trim() == "0");
+    if !root || output(&mut command("apt-get", &["--version"])).is_err() {
+        eprintln!("Chromium is not installed: the tests of pages need it (Debian: apt-get install chromium)");
+        return Ok(());
+    }
+    step("apt-get install chromium");
+    let quiet = ["install", "--yes", "--quiet", "--no-install-recommends", "chromium", "fonts-dejavu-core"];
+    run(command("apt-get", &["update", "--quiet"]).env("DEBIAN_FRONTEND", "noninteractive"))
+        .and_then(|()| run(command("apt-get", &quiet).env("DEBIAN_FRONTEND", "noninteractive")))
+        .context("Chromium, in which the pages are tested, could not be installed")
+}
+
+fn node_packages(folder: &str) -> Result<()> {
+    let name = folder;
+    let folder = root().join(folder);
     let lock = folder.join("package-lock.json");
     if !lock.is_file() {
         return Ok(());
@@ -43,12 +71,12 @@ fn node_packages() -> Result<()> {
     if changed(&installed).is_some_and(|at| changed(&lock).is_some_and(|lock| at >= lock)) {
         return Ok(());
     }
-    step("npm ci in tests/node");
+    step(&format!("npm ci in {name}"));
     let Ok(version) = output(&mut command("node", &["--version"])) else {
         bail!(
             "Node.js 20 or newer is needed: the tests run against a certified authorization server written in it (https://nodejs.org)"
         );
     };
     run(command("npm", &["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder))
-        .with_context(|| format!("the packages of tests/node could not be installed (node {})", version.trim()))
+        .with_context(|| format!("the packages of {name} could not be installed (node {})", version.trim()))
 }

@@ -8,13 +8,15 @@ use clawcoil::audit;
 use clawcoil::clock::{Clock as _, SystemClock};
 use clawcoil::host::{Home, Host};
 use clawcoil::id::Owner;
-use clawcoil::provider::Loopback;
+use clawcoil::provider::{Kind, Loopback};
 use clawcoil::vault::{Connection, State};
 use serde_json::json;
 
 use super::{agent, policy, provider};
+use crate::console::CALLBACK;
 use crate::exit::Failure;
 use crate::output::Output;
+use crate::serve::{self, Config};
 use crate::settings::Settings;
 
 /// Look whether everything is in order, and say how to mend what is not
@@ -77,6 +79,7 @@ impl Doctor {
         vault(&home, &mut findings).await;
         machine(settings, &mut findings).await;
         redirects(&home, &mut findings).await;
+        pages(&home, &mut findings).await;
 
         let bad = findings.0.iter().filter(|finding| finding.health == Health::Bad).count();
         let objects = findings
@@ -270,6 +273,33 @@ async fn redirects(home: &Home, findings: &mut Findings) {
                 );
                 findings.add("redirects", Health::Better, text);
             }
+        }
+    }
+}
+
+/// What providers must know so that people can connect accounts on the pages of `clawcoil serve`.
+async fn pages(home: &Home, findings: &mut Findings) {
+    let config = match Config::of(home) {
+        Ok(config) => config,
+        Err(errors) => return findings.check("serve", Err(errors.into())),
+    };
+    // Without a file of its own, nobody has set up serving yet.
+    if !home.folder().join(serve::config::FILE).exists() {
+        return;
+    }
+    if let Some(console) = &config.console
+        && let Ok(origins) = super::serve::expected_origins(home)
+    {
+        let text = format!("{} must know the address {} for sign-in", console.issuer, origins.url(CALLBACK));
+        findings.add("serve", Health::Good, text);
+    }
+    let (Ok(catalogue), Ok(clients)) = (provider::catalogue(home), provider::clients(home).await) else { return };
+    for entry in catalogue.iter().filter(|entry| matches!(entry.kind, Kind::Oauth(_)) && clients.contains(&entry.id)) {
+        match provider::served_redirect(home, entry) {
+            Ok(address) => {
+                findings.add("serve", Health::Good, format!("{} must know the address {address}", entry.name))
+            }
+            Err(why) => findings.add("serve", Health::Better, why),
         }
     }
 }

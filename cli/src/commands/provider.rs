@@ -14,7 +14,8 @@ use clawcoil::secret::ClientSecret;
 use clawcoil::vault::ClientRegistration;
 use serde_json::{Value, json};
 
-use super::agent;
+use super::{agent, serve};
+use crate::connecting::redirect_uri;
 use crate::exit::{Code, Failure};
 use crate::output::{Output, Table};
 use crate::sandbox;
@@ -144,8 +145,11 @@ impl Add {
         }
         let ready = has_client || entry.server().is_none();
         let redirect = entry.loopback.to_register(&entry.id);
-        let object =
-            json!({ "provider": entry.id.as_str(), "redirect_uri": redirect, "client": has_client, "ready": ready });
+        let served = served_redirect(&home, entry);
+        let object = json!({
+            "provider": entry.id.as_str(), "redirect_uri": redirect, "serve_redirect_uri": served.as_ref().ok(),
+            "client": has_client, "ready": ready,
+        });
         output.answer(object, || {
             let mut lines = vec![if ready {
                 format!("{} is ready.", entry.name)
@@ -154,6 +158,12 @@ impl Add {
             }];
             if let (Kind::Oauth(_), Some(redirect), None) = (&entry.kind, &redirect, &self.sandbox) {
                 lines.push(format!("Its client must have this redirect address registered: {redirect}"));
+            }
+            if let (Kind::Oauth(_), None) = (&entry.kind, &self.sandbox) {
+                lines.push(match &served {
+                    Ok(served) => format!("For pages of `clawcoil serve`, this one: {served}"),
+                    Err(why) => format!("It can't be connected on pages of `clawcoil serve` yet: {why}"),
+                });
             }
             lines.push(if ready {
                 format!("\nNext: {}", connect_command(entry))
@@ -167,6 +177,12 @@ impl Add {
             lines.join("\n")
         })
     }
+}
+
+/// The redirect address for the pages of `clawcoil serve`, or why there is none.
+pub(super) fn served_redirect(home: &Home, entry: &Provider) -> Result<String, String> {
+    let origins = serve::expected_origins(home).map_err(|failure| failure.to_string())?;
+    redirect_uri(entry, &origins).map(String::from).map_err(|error| error.to_string())
 }
 
 fn connect_command(entry: &Provider) -> String {
@@ -229,7 +245,7 @@ fn kind(entry: &Provider) -> &'static str {
 }
 
 /// The providers at which a client is stored; none where there is no agent yet.
-async fn clients(home: &Home) -> Result<Vec<ProviderId>, Failure> {
+pub(super) async fn clients(home: &Home) -> Result<Vec<ProviderId>, Failure> {
     if !home.database().exists() {
         return Ok(Vec::new());
     }
@@ -269,11 +285,13 @@ async fn show(id: &ProviderId, settings: &Settings, output: &Output) -> Result<(
     let origins: Vec<String> = entry.api_origins.iter().map(ToString::to_string).collect();
     let server = entry.server().map(addresses);
     let redirect = entry.loopback.to_register(id);
+    let is_oauth = matches!(entry.kind, Kind::Oauth(_));
+    let served = if is_oauth { served_redirect(&home, entry).ok() } else { None };
     let overrides: serde_json::Map<String, Value> =
         entry.overrides.iter().map(|(from, to)| (from.to_string(), json!(to.to_string()))).collect();
     let object = json!({
         "provider": id.as_str(), "name": entry.name, "kind": kind(entry), "client": client, "api_origins": origins,
-        "server": server, "redirect_uri": redirect, "register": entry.register.as_ref().map(ToString::to_string),
+        "server": server, "redirect_uri": redirect, "serve_redirect_uri": served, "register": entry.register.as_ref().map(ToString::to_string),
         "documentation": entry.documentation.as_ref().map(ToString::to_string), "note": entry.note,
         "overrides": overrides,
     });
@@ -284,6 +302,7 @@ async fn show(id: &ProviderId, settings: &Settings, output: &Output) -> Result<(
         line("client", entry.server().map(|_| if client { "stored" } else { "none yet" }.to_owned()));
         line("register at", entry.register.as_ref().map(ToString::to_string));
         line("redirect", redirect.clone());
+        line("with serve", served);
         if let Some(server) = entry.server() {
             for (name, address) in named_addresses(server) {
                 line(name, Some(address));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use clawcoil::host::Host;
+use clawcoil::host::{Home, Host};
 use clawcoil::runtime;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -91,6 +91,12 @@ async fn tidy(app: Arc<App>) {
 
 fn handle(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
     signal(kind).map_err(|error| Failure::error(format!("signals can't be listened for: {error}")))
+}
+
+/// How browsers will reach this agent's server, as far as its files say.
+pub(super) fn expected_origins(home: &Home) -> Result<Origins, Failure> {
+    let config = Config::of(home)?;
+    origins(config.public_url, &config.listen.unwrap_or(DEFAULT))
 }
 
 fn origins(public: Option<Url>, place: &Place) -> Result<Origins, Failure> {

@@ -29,7 +29,7 @@ use crate::serve::Shared;
 pub(crate) use browser::{BrowserSession, Role, Visitor};
 pub(crate) use form::Form;
 pub(crate) use link::{Link, Links};
-pub(crate) use oidc::keep_client_secret;
+pub(crate) use oidc::{CALLBACK, keep_client_secret};
 pub(crate) use page::{Page, Place};
 pub(crate) use trouble::Trouble;
 

@@ -1,0 +1,55 @@
+//! The pages in Chromium: what people see, press and hear. The scenarios are in `tests/browser`.
+//!
+//! The main path is played in every run; all of them with `CLAWCOIL_PROVE` (`cargo xtask prove browser`), which also names
+//! with `CLAWCOIL_PICTURES` the folder for pictures of the pages.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+mod served;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use clawcoil_tests::skills::root;
+use serde_json::json;
+
+use served::stage::Stage;
+
+/// Plays scenarios of this script against a stage; `main` is the one that is played in every run.
+async fn play(script: &str, main: &str, stage: &Stage) {
+    let folder = root().join("tests/browser");
+    assert!(
+        folder.join("node_modules/playwright-core").is_dir(),
+        "the packages of {} are not installed: `cargo xtask setup` installs them",
+        folder.display()
+    );
+    let all = std::env::var_os("CLAWCOIL_PROVE").is_some();
+    let settings = json!({
+        "command": [env!("CARGO_BIN_EXE_clawcoil"), "--home", stage.home()],
+        "origin": stage.served.origin.origin().ascii_serialization(),
+        "provider": stage.provider.origin(),
+        "token": stage.token,
+        "pictures": std::env::var("CLAWCOIL_PICTURES").ok(),
+        "scenarios": if all { json!(null) } else { json!([main]) },
+    });
+    let mut node = Command::new("node")
+        .arg(script)
+        .current_dir(&folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(node.stdin.take().unwrap(), "{settings}").unwrap();
+    let output = tokio::task::spawn_blocking(move || node.wait_with_output().unwrap()).await.unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{errors}");
+    assert!(said.contains("passed "), "{said}{errors}");
+    println!("{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_connects_an_account_by_keyboard_and_every_page_is_accessible() {
+    let config = "[console]\nissuer = \"PROVIDER\"\nclient_id = \"console\"\noperators = [\"ops-*\"]\n";
+    let stage = Stage::with(config, &["--listen", "127.0.0.1:0"]).await;
+    play("connect.mjs", "connect by keyboard", &stage).await;
+}
