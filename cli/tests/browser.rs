@@ -3,6 +3,7 @@
 //! The main path is played in every run; all of them with `CLAWCOIL_PROVE` (`cargo xtask prove browser`), which also names
 //! with `CLAWCOIL_PICTURES` the folder for pictures of the pages.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "how much is played is said by the environment")]
 
 mod served;
 

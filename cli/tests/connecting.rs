@@ -1,5 +1,6 @@
 //! Connecting accounts in a browser, against a real server and a real authorization server: a person is asked, and nobody
 //! else can answer.
+#![expect(clippy::similar_names, reason = "a stage has states")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod served;

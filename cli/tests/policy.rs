@@ -1,5 +1,5 @@
 //! What an operator does with a policy: tests it, compares it, learns what a skill needs.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::PathBuf;

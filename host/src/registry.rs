@@ -217,14 +217,12 @@ impl Registry {
     pub fn remove(&self, name: &SkillName) -> Result<(), RegistryError> {
         let skill = self.get(name).map(|_| ());
         let folder = self.folder.join(name.as_str());
-        match skill {
-            Err(error @ RegistryError::NotInstalled { .. }) => Err(error),
-            // A skill that can't be read can still be removed.
-            _ => {
-                fs::remove_dir_all(&folder).map_err(io_error("remove", &folder))?;
-                self.clear_pending(name)
-            }
+        if let Err(error @ RegistryError::NotInstalled { .. }) = skill {
+            return Err(error);
         }
+        // A skill that can't be read can still be removed.
+        fs::remove_dir_all(&folder).map_err(io_error("remove", &folder))?;
+        self.clear_pending(name)
     }
 
     /// A cheap mark of the installed files: while it stays the same, [`get`](Self::get) would return the same skill.

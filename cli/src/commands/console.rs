@@ -29,6 +29,7 @@ Examples:
   clawcoil console --user alice --connect cs_…       to the account that an agent asks for
   clawcoil console --auditor --print                 print the link, open nothing
   clawcoil console --set-client < secret             for sign-in at an identity provider")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Console {
     /// As this user
     #[arg(long, value_name = "USER", conflicts_with_all = ["operator", "auditor"])]
@@ -46,7 +47,7 @@ pub(crate) struct Console {
     #[arg(long, value_name = "SESSION", requires = "user")]
     connect: Option<String>,
 
-    /// Where browsers reach `clawcoil serve`; default: `public_url` of serve.toml, or http://127.0.0.1:8418
+    /// Where browsers reach `clawcoil serve`; default: `public_url` of serve.toml, or <http://127.0.0.1:8418>
     #[arg(long, value_name = "URL")]
     url: Option<Url>,
 

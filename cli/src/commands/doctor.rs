@@ -297,7 +297,7 @@ async fn pages(home: &Home, findings: &mut Findings) {
     for entry in catalogue.iter().filter(|entry| matches!(entry.kind, Kind::Oauth(_)) && clients.contains(&entry.id)) {
         match provider::served_redirect(home, entry) {
             Ok(address) => {
-                findings.add("serve", Health::Good, format!("{} must know the address {address}", entry.name))
+                findings.add("serve", Health::Good, format!("{} must know the address {address}", entry.name));
             }
             Err(why) => findings.add("serve", Health::Better, why),
         }

@@ -286,12 +286,12 @@ async fn show(id: &ProviderId, settings: &Settings, output: &Output) -> Result<(
     let server = entry.server().map(addresses);
     let redirect = entry.loopback.to_register(id);
     let is_oauth = matches!(entry.kind, Kind::Oauth(_));
-    let served = if is_oauth { served_redirect(&home, entry).ok() } else { None };
+    let redirect_of_serve = if is_oauth { served_redirect(&home, entry).ok() } else { None };
     let overrides: serde_json::Map<String, Value> =
         entry.overrides.iter().map(|(from, to)| (from.to_string(), json!(to.to_string()))).collect();
     let object = json!({
         "provider": id.as_str(), "name": entry.name, "kind": kind(entry), "client": client, "api_origins": origins,
-        "server": server, "redirect_uri": redirect, "serve_redirect_uri": served, "register": entry.register.as_ref().map(ToString::to_string),
+        "server": server, "redirect_uri": redirect, "serve_redirect_uri": redirect_of_serve, "register": entry.register.as_ref().map(ToString::to_string),
         "documentation": entry.documentation.as_ref().map(ToString::to_string), "note": entry.note,
         "overrides": overrides,
     });
@@ -302,7 +302,7 @@ async fn show(id: &ProviderId, settings: &Settings, output: &Output) -> Result<(
         line("client", entry.server().map(|_| if client { "stored" } else { "none yet" }.to_owned()));
         line("register at", entry.register.as_ref().map(ToString::to_string));
         line("redirect", redirect.clone());
-        line("with serve", served);
+        line("with serve", redirect_of_serve);
         if let Some(server) = entry.server() {
             for (name, address) in named_addresses(server) {
                 line(name, Some(address));

@@ -291,7 +291,6 @@ impl Sessions {
     }
 
     /// Disconnects what nobody wants, here and at the provider.
-    #[expect(clippy::unused_self, reason = "it goes with the changes of a session")]
     async fn forget(&self, app: &App, connection: Option<ConnectionId>) {
         let Some(id) = connection else { return };
         match app.host.connector().disconnect(id).await {

@@ -22,8 +22,8 @@ use clawcoil::clock::Timestamp;
 use clawcoil::id::{AccountAlias, ClientName, ConnectionId, ProviderId, Scope, SkillName, UserId};
 use url::Url;
 
-pub(crate) use attempt::{Arrived, Begun, Browser, Opener, Refusal};
-pub(crate) use redirect::{NoRedirect, redirect_uri};
+pub(crate) use attempt::{Browser, Opener, Refusal};
+pub(crate) use redirect::redirect_uri;
 pub(crate) use sessions::{Proofs, Sessions};
 
 /// What an agent asks for.

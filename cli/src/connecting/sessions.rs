@@ -52,11 +52,6 @@ impl Sessions {
         Self { proofs }
     }
 
-    /// By what openers are known.
-    pub(crate) fn proofs(&self) -> &Proofs {
-        &self.proofs
-    }
-
     /// Makes a session. What can't come to a good end is refused here, with who must act.
     pub(crate) async fn create(&self, app: &App, new: NewSession) -> Result<Session, Problem> {
         self.provable(new.return_url.as_ref())?;

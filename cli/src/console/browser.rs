@@ -200,27 +200,10 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    /// An operator, for what changes something.
-    pub(crate) fn operator(&self) -> Result<(), Trouble> {
-        match self.role {
-            Role::Operator => Ok(()),
-            Role::Auditor | Role::User(_) => Err(not_for("operators")),
-        }
-    }
-
-    /// An operator or an auditor, for what shows everything.
-    pub(crate) fn staff(&self) -> Result<(), Trouble> {
-        if self.role.is_staff() { Ok(()) } else { Err(not_for("operators and auditors")) }
-    }
-
     fn signed_in(session: BrowserSession) -> Option<Self> {
         let role = session.role.clone()?;
         Some(Self { session, role })
     }
-}
-
-fn not_for(whom: &str) -> Trouble {
-    Problem::new(Kind::Forbidden, format!("this page is for {whom}; sign out, and in again as one of them")).into()
 }
 
 impl FromRequestParts<Shared> for Visitor {

@@ -57,14 +57,13 @@ pub(super) async fn show(
 ) -> Result<Response, Trouble> {
     let opener = browser.as_ref().map_or(Opener::Unknown, BrowserSession::opener);
     let session = app.sessions.opened(&app, &id, &opener).map_err(|refusal| after_sign_in(refusal, &id))?;
-    match browser {
-        Some(browser) => view(&app, &browser, &session, None).await,
-        None => {
-            // The app that embeds the agent tells later who this is; until then the browser is held to be one and the same.
-            let (browser, cookie) = BrowserSession::begin(&app, None).await?;
-            let page = view(&app, &browser, &session, None).await?;
-            Ok(([(header::SET_COOKIE, cookie)], page).into_response())
-        }
+    if let Some(browser) = browser {
+        view(&app, &browser, &session, None).await
+    } else {
+        // The app that embeds the agent tells later who this is; until then the browser is held to be one and the same.
+        let (browser, cookie) = BrowserSession::begin(&app, None).await?;
+        let page = view(&app, &browser, &session, None).await?;
+        Ok(([(header::SET_COOKIE, cookie)], page).into_response())
     }
 }
 

@@ -26,11 +26,10 @@ use axum::routing::{get, post};
 
 use crate::serve::Shared;
 
-pub(crate) use browser::{BrowserSession, Role, Visitor};
-pub(crate) use form::Form;
+pub(crate) use browser::{BrowserSession, Role};
 pub(crate) use link::{Link, Links};
 pub(crate) use oidc::{CALLBACK, keep_client_secret};
-pub(crate) use page::{Page, Place};
+
 pub(crate) use trouble::Trouble;
 
 /// The largest form, in bytes.

@@ -66,12 +66,11 @@ pub(super) async fn begin(
     let started = authorization_code::start(&issuer.server, &settings.client_id, &redirect, &scopes, clock)
         .map_err(|error| refused(&error.to_string()))?;
     let nonce = BASE64_URL_SAFE_NO_PAD.encode(random::<24>(clock));
-    let (browser, cookie) = match browser {
-        Some(browser) => (browser, None),
-        None => {
-            let (browser, cookie) = BrowserSession::begin(&app, None).await?;
-            (browser, Some(cookie))
-        }
+    let (browser, cookie) = if let Some(browser) = browser {
+        (browser, None)
+    } else {
+        let (browser, cookie) = BrowserSession::begin(&app, None).await?;
+        (browser, Some(cookie))
     };
     let attempt = Attempt {
         verifier: started.verifier.expose().to_owned(),

@@ -26,12 +26,6 @@ impl Bearer {
         Ok(self.authenticated.caller(self.named.as_ref())?)
     }
 
-    /// An operator.
-    pub(crate) fn operator(&self) -> Result<&Authenticated, Problem> {
-        self.authenticated.require(Scope::Admin)?;
-        Ok(&self.authenticated)
-    }
-
     /// The credential, whatever it is for.
     pub(crate) fn authenticated(&self) -> &Authenticated {
         &self.authenticated

@@ -68,8 +68,10 @@ impl Home {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.ends_with(".json") && !name.starts_with('.')) {
-                kept.push((entry.path(), entry.metadata()?.modified()?));
+            let path = entry.path();
+            let is_json = path.extension().is_some_and(|ending| ending == "json");
+            if is_json && name.to_str().is_some_and(|name| !name.starts_with('.')) {
+                kept.push((path, entry.metadata()?.modified()?));
             }
         }
         kept.sort_by(|(a, at), (b, bt)| bt.cmp(at).then_with(|| a.cmp(b)));

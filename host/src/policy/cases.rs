@@ -202,12 +202,11 @@ impl Case {
     /// Asks the policy. Without a digest each grant of the skill counts as approved for this version.
     pub fn run(&self, policy: &Policy, manifest: &Manifest, digest: Option<Digest>, now: Timestamp) -> Verdict {
         let any_version;
-        let (policy, digest) = match digest {
-            Some(digest) => (policy, digest),
-            None => {
-                any_version = policy.for_any_version(&manifest.name);
-                (&any_version, Digest::of(b"any version"))
-            }
+        let (policy, digest) = if let Some(digest) = digest {
+            (policy, digest)
+        } else {
+            any_version = policy.for_any_version(&manifest.name);
+            (&any_version, Digest::of(b"any version"))
         };
         let at = self.at.unwrap_or(now);
         let effective = policy.effective(&Skill { manifest, digest }, &self.caller, at);

@@ -281,7 +281,7 @@ pub fn move_pins(source: &Source, skill: &SkillName, from: Digest, to: Digest) -
     match document.get_mut("grant") {
         Some(Item::ArrayOfTables(grants)) => grants.iter_mut().for_each(|grant| move_pin(grant, skill, from, to)),
         Some(Item::Value(Value::Array(grants))) => {
-            grants.iter_mut().filter_map(Value::as_inline_table_mut).for_each(|grant| move_pin(grant, skill, from, to))
+            grants.iter_mut().filter_map(Value::as_inline_table_mut).for_each(|grant| move_pin(grant, skill, from, to));
         }
         _ => {}
     }

@@ -1,6 +1,7 @@
 //! What a skill tried, and the least that would have allowed it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use http::Method;
 
@@ -151,8 +152,7 @@ impl Attempts {
     fn is_of(&self, attempt: &Attempt, declared: &ServiceDeclaration, manifest: &Manifest) -> bool {
         match attempt {
             Attempt::Token { service, .. } => *service == declared.name.as_str(),
-            Attempt::Reveal { service } => *service == declared.name,
-            Attempt::Request { with: Some(service), .. } => *service == declared.name,
+            Attempt::Reveal { service } | Attempt::Request { with: Some(service), .. } => *service == declared.name,
             Attempt::Request { with: None, target } => {
                 matches!(self.claim(target, manifest), Claim::Service(claiming) if claiming.name == declared.name)
             }
@@ -251,21 +251,22 @@ impl Attempts {
             }
         }
         for (service, scopes) in services {
-            lines += &format!("[[service]]\nname = \"{service}\"\nprovider = \"…\"\n");
+            // Writing to a `String` can't fail.
+            let _ = write!(lines, "[[service]]\nname = \"{service}\"\nprovider = \"…\"\n");
             if !scopes.is_empty() {
-                lines += &format!("scopes = {}\n", list(scopes));
+                let _ = writeln!(lines, "scopes = {}", list(scopes));
             }
             lines += "[[service.request]]\norigin = \"https://…\"\n\n";
         }
         for (service, scopes) in more_scopes {
-            lines += &format!("# in the [[service]] `{service}`\nscopes = {}\n\n", list(&scopes));
+            let _ = write!(lines, "# in the [[service]] `{service}`\nscopes = {}\n\n", list(&scopes));
         }
         let revealed = self.all.iter().filter_map(|attempt| match attempt {
             Attempt::Reveal { service } => manifest.service(service.as_str()).filter(|it| it.use_ == Use::Inject),
             _ => None,
         });
         for declared in revealed {
-            lines += &format!("# in the [[service]] `{}`\nuse = \"reveal\"\nreason = \"…\"\n\n", declared.name);
+            let _ = write!(lines, "# in the [[service]] `{}`\nuse = \"reveal\"\nreason = \"…\"\n\n", declared.name);
         }
         let undeclared = self.all.iter().filter_map(|attempt| match attempt {
             Attempt::Request { with, target } => {
@@ -289,7 +290,8 @@ impl Attempts {
             };
             for rule in exact_rules(targets.into_iter(), None) {
                 let methods = rule.methods.iter().flatten();
-                lines += &format!(
+                let _ = write!(
+                    lines,
                     "{header}origin = \"{}\"\nmethods = {}\npaths = {}\n\n",
                     rule.origin,
                     list(methods),

@@ -120,13 +120,16 @@ fn words(attempt: &Attempt) -> String {
         Attempt::Token { service, scopes, account, audience } => {
             let mut text = format!("the token of {service}");
             if !scopes.is_empty() {
-                text += &format!(" for {}", scopes.join(" "));
+                text.push_str(" for ");
+                text.push_str(&scopes.join(" "));
             }
             if let Some(account) = account {
-                text += &format!(", account {account}");
+                text.push_str(", account ");
+                text.push_str(account.as_str());
             }
             if let Some(audience) = audience {
-                text += &format!(", audience {audience}");
+                text.push_str(", audience ");
+                text.push_str(audience.as_str());
             }
             text
         }

@@ -149,14 +149,14 @@ impl<'a> Space<'a> {
             })
             .collect();
         let known: BTreeSet<&str> =
-            declared.iter().flat_map(|declared| &declared.scopes).map(|scope| scope.as_str()).collect();
+            declared.iter().flat_map(|declared| &declared.scopes).map(crate::id::Scope::as_str).collect();
         let mut scopes: BTreeSet<Vec<String>> = known.iter().map(|scope| vec![(*scope).to_owned()]).collect();
         scopes.insert(Vec::new());
         // What one grant gives together may be more than what two give each by itself. A forbid takes away from it.
         let forbids = self.sides.iter().flat_map(|(policy, _)| &policy.permissions().forbids);
         let forbidden: Vec<BTreeSet<&str>> = forbids
             .filter_map(|forbid| match &forbid.what {
-                What::Scopes(scopes) => Some(scopes.iter().map(|scope| scope.as_str()).collect()),
+                What::Scopes(scopes) => Some(scopes.iter().map(crate::id::Scope::as_str).collect()),
                 _ => None,
             })
             .collect();
