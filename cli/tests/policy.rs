@@ -94,7 +94,7 @@ fn cases_that_are_answered_as_expected_end_with_0_and_others_with_1_and_the_expl
 
     agent.write("permissions.toml", &grant("\"alice\", \"bob\""));
     let (failed, stderr) = agent.run(&["policy", "test"], 1);
-    assert!(failed.contains("FAILED permissions.test.toml:18: skill.toml for bob"), "{failed}");
+    assert!(failed.contains("permissions.test.toml:18: skill.toml for bob"), "{failed}");
     assert!(failed.contains("expected to be denied, and is allowed") && stderr.is_empty(), "{failed}{stderr}");
 
     // Before they are saved: other permissions, the same cases.
