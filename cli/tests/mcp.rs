@@ -79,7 +79,9 @@ impl Client {
 
     /// What it says next.
     fn hear(&self) -> Value {
-        self.said.recv_timeout(Duration::from_mins(1)).unwrap_or_else(|error| panic!("the client says nothing: {error}"))
+        self.said
+            .recv_timeout(Duration::from_mins(1))
+            .unwrap_or_else(|error| panic!("the client says nothing: {error}"))
     }
 
     /// The next line that has this member; what comes before is returned, too.
@@ -354,7 +356,10 @@ async fn install_writes_one_entry_and_the_agent_that_reads_it_finds_the_tools() 
     let install = ["mcp", "install", "openclaw", "--user", "alice", "--file", file.to_str().unwrap()];
     let refused = served::run(&stage.home(), &install);
     assert_eq!(refused.status.code(), Some(2), "nobody is there to be asked");
-    assert!(std::fs::read_to_string(&file).unwrap().starts_with("// mine\n{ theme: 'dark', }"), "and nothing is written");
+    assert!(
+        std::fs::read_to_string(&file).unwrap().starts_with("// mine\n{ theme: 'dark', }"),
+        "and nothing is written"
+    );
 
     let written = served::json(&stage.home(), &[&install[..], &["--yes"]].concat());
     assert_eq!(written["written"], true);

@@ -179,7 +179,10 @@ async fn permissions_with_errors_leave_the_policy_before_in_force() {
     assert_eq!(refused.decision.as_deref(), Some("failed"));
     assert!(refused.rule.as_deref().is_some_and(|rule| rule.contains("permissions.toml:")), "{refused:?}");
     assert!(refused.json.contains(&agent.host.policy().hash().to_string()), "{refused:?}");
-    assert!(refused.detail.as_deref().is_some_and(|detail| detail.contains("those before stay in force")), "{refused:?}");
+    assert!(
+        refused.detail.as_deref().is_some_and(|detail| detail.contains("those before stay in force")),
+        "{refused:?}"
+    );
 }
 
 /// Stores the operator's client, with which tokens are ended.
