@@ -59,8 +59,12 @@ impl Changes {
             loop {
                 let demanded = hung_up_within(EVERY, hangup.as_mut()).await;
                 let now = Seen::of(&host);
-                if (demanded || now.policy != before.policy) && reload(&host) {
-                    tell(Change::Policy);
+                if demanded || now.policy != before.policy {
+                    let host = Arc::clone(&host);
+                    // Reading, comparing and recording may take a while.
+                    if tokio::task::spawn_blocking(move || reload(&host)).await.unwrap_or(false) {
+                        tell(Change::Policy);
+                    }
                 }
                 if demanded || now.skills != before.skills {
                     tell(Change::Skills);

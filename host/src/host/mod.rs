@@ -21,7 +21,7 @@ mod home;
 mod invoke;
 mod learn;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ use crate::diagnostic::Diagnostics;
 use crate::egress::Egress;
 use crate::id::{Caller, Digest, SkillName};
 use crate::net::{AddressRules, Endpoint, FetchLimits, Net, NetError};
-use crate::policy::{Effective, Manifest, Permissions, Policy, Skill};
+use crate::policy::{Comparison, Effective, Manifest, Permissions, Policy, Reach, Side, Skill};
 use crate::provider::Catalogue;
 use crate::registry::{Registry, Stamp};
 use crate::runtime::{Component, Runtime};
@@ -168,7 +168,8 @@ impl Host {
     ///
     /// Calls under way are judged by the new policy from their next request on. An audit log that can't be written is an error
     /// too, but the new policy is in force: a grant that was taken back must not outlive it, and as long as no entry can be
-    /// written, no policy lets a token out. The log tells of errors too, with the place of the first.
+    /// written, no policy lets a token out. The log tells what the new policy allows beyond the one before and short of it, and of
+    /// errors, with the place of the first.
     pub fn reload_policy(&self) -> Result<Digest, ReloadError> {
         let read = self.home.permission_sources().and_then(|sources| Ok((Permissions::parse(&sources)?, sources)));
         let (permissions, sources) = match read {
@@ -180,15 +181,37 @@ impl Host {
         };
         let policy = Policy::new(permissions, self.catalogue.facts());
         let hash = policy.hash();
-        let noted = self.audit.append(&Event {
+        let policy = Arc::new(policy);
+        // What was taken back is gone before it is told.
+        let before = self.policy.swap(Arc::clone(&policy));
+        self.home.keep_policy(hash, &sources, self.clock.now());
+        self.audit.append(&Event {
             decision: Decision::Allowed,
             policy_hash: Some(hash),
+            detail: Some(self.told_difference(&before, &policy)),
             ..Event::new(EventKind::PolicyLoaded)
-        });
-        self.policy.store(Arc::new(policy));
-        self.home.keep_policy(hash, &sources, self.clock.now());
-        noted?;
+        })?;
         Ok(hash)
+    }
+
+    /// What one policy allows the installed skills beyond another and short of it, in one line. A skill that can't be read is passed
+    /// over: it can't be called either.
+    fn told_difference(&self, old: &Policy, new: &Policy) -> String {
+        let names = self.registry.names().unwrap_or_default();
+        let installed: Vec<_> = names.iter().filter_map(|name| self.registry.get(name).ok()).collect();
+        let skills: Vec<_> =
+            installed.iter().map(|skill| Skill { manifest: &skill.manifest, digest: skill.digest }).collect();
+        let sides = [old, new].map(|policy| Side { policy, skills: &skills });
+        let [old, new] = sides;
+        let found = Comparison::between(old, new, self.clock.now());
+        let told = |heading: &str, reaches: &[Reach]| {
+            // Users are in the log by their tags alone.
+            let lines: BTreeSet<String> = reaches.iter().map(Reach::without_users).collect();
+            (!lines.is_empty()).then(|| format!("{heading}: {}", lines.into_iter().collect::<Vec<_>>().join("; ")))
+        };
+        let parts: Vec<_> =
+            [told("allows more", &found.more), told("allows less", &found.less)].into_iter().flatten().collect();
+        if parts.is_empty() { "allows the same".to_owned() } else { parts.join(". ") }
     }
 
     /// Tells the audit log of permissions that did not come into force. The policy that did is named beside them.

@@ -18,12 +18,31 @@ pub(super) struct Class {
     pub(super) label: String,
 }
 
+/// Classes for which all rules are the same: of a thousand users that one grant names, one is asked about.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) text: String,
+    pub(super) labels: Vec<String>,
+}
+
 /// The classes that were found.
 #[derive(Debug, Default)]
 pub(super) struct Classes {
     pub(super) all: Vec<Class>,
     /// Whether these are all.
     pub(super) complete: bool,
+}
+
+impl Classes {
+    /// Takes those together of which the rules say the same.
+    pub(super) fn grouped(self, says: impl Fn(&str) -> Vec<bool>) -> Vec<Group> {
+        let mut groups: BTreeMap<Vec<bool>, Group> = BTreeMap::new();
+        for Class { text, label } in self.all {
+            let group = groups.entry(says(&text)).or_insert_with(|| Group { text, labels: Vec::new() });
+            group.labels.push(label);
+        }
+        groups.into_values().collect()
+    }
 }
 
 /// The classes of names that these patterns can tell apart.

@@ -10,7 +10,7 @@ mod words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use self::classes::{Class, Classes};
+use self::classes::Group;
 use self::probe::{Answers, Atom, Space, limits};
 use super::effective::{Policy, Skill};
 use crate::clock::Timestamp;
@@ -96,12 +96,12 @@ impl Comparison {
     fn skill(&mut self, name: &SkillName, old: Side<'_>, new: Side<'_>, now: Timestamp) {
         let (was, is) = (old.skill(name), new.skill(name));
         let space = Space::of(name, [(old.policy, was), (new.policy, is)]);
-        let (users, clients) = (space.users(), space.clients());
-        self.incomplete |= !users.complete || !clients.complete || !space.complete();
+        let ((users, all_users), (clients, all_clients)) = (space.users(), space.clients());
+        self.incomplete |= !all_users || !all_clients || !space.complete();
         let moments = space.moments(now);
         let (mut more, mut less) = (Found::new(), Found::new());
-        for (client, by) in clients.all.iter().enumerate() {
-            for (user, whom) in users.all.iter().enumerate() {
+        for (client, by) in clients.iter().enumerate() {
+            for (user, whom) in users.iter().enumerate() {
                 let Some(caller) = caller(by, whom) else { continue };
                 let [mut gained, mut lost] = [Answers::new(), Answers::new()];
                 for (index, at) in moments.iter().enumerate() {
@@ -168,7 +168,7 @@ fn for_everybody(skill: Option<&SkillName>, what: Vec<String>) -> Option<Reach> 
     (!reach.what.is_empty()).then_some(reach)
 }
 
-fn caller(client: &Class, user: &Class) -> Option<Caller> {
+fn caller(client: &Group, user: &Group) -> Option<Caller> {
     // A pattern that no name can match tells nothing apart.
     Some(Caller { client: client.text.parse().ok()?, user: user.text.parse().ok()? })
 }
@@ -196,7 +196,7 @@ fn only(
 }
 
 /// Takes together who is told the same.
-fn reaches(skill: &SkillName, found: Found, users: &Classes, clients: &Classes) -> Vec<Reach> {
+fn reaches(skill: &SkillName, found: Found, users: &[Group], clients: &[Group]) -> Vec<Reach> {
     let mut all = Vec::new();
     for ((service, from, what), by_user) in found {
         let mut by_clients: BTreeMap<BTreeSet<usize>, Vec<usize>> = BTreeMap::new();
@@ -204,29 +204,36 @@ fn reaches(skill: &SkillName, found: Found, users: &Classes, clients: &Classes) 
             by_clients.entry(programs).or_default().push(user);
         }
         for (programs, whom) in by_clients {
-            let named = |classes: &Classes, places: &mut dyn Iterator<Item = usize>, others: &str| {
-                let labels = places.filter_map(|place| classes.all.get(place)).map(|class| match &*class.label {
-                    "everybody else" => others.to_owned(),
-                    label => label.to_owned(),
-                });
-                let mut labels: Vec<String> = labels.collect();
-                labels.sort();
-                labels.dedup();
-                labels
-            };
-            let everybody = whom.len() == users.all.len();
-            let users = if everybody {
+            let users = if whom.len() == users.len() {
                 vec!["everybody".to_owned()]
             } else {
-                named(users, &mut whom.into_iter(), "everybody else")
+                labels(users, &whom, "everybody else")
             };
-            let any = programs.len() == clients.all.len();
-            let clients = if any { Vec::new() } else { named(clients, &mut programs.into_iter(), "any other program") };
+            let programs: Vec<usize> = programs.into_iter().collect();
+            let clients = if programs.len() == clients.len() {
+                Vec::new()
+            } else {
+                labels(clients, &programs, "any other program")
+            };
             let (service, what) = (service.clone(), what.clone());
             all.push(Reach { skill: Some(skill.clone()), service, users, clients, from, what });
         }
     }
     all
+}
+
+/// How these groups are called.
+fn labels(groups: &[Group], places: &[usize], others: &str) -> Vec<String> {
+    let chosen = places.iter().filter_map(|place| groups.get(*place)).flat_map(|group| &group.labels);
+    let mut labels: Vec<String> = chosen
+        .map(|label| match &**label {
+            "everybody else" => others.to_owned(),
+            label => label.to_owned(),
+        })
+        .collect();
+    labels.sort();
+    labels.dedup();
+    labels
 }
 
 impl fmt::Display for Comparison {
@@ -255,6 +262,18 @@ impl fmt::Display for Comparison {
             write!(f, "\nSkill {skill} is not installed: what is granted to it is not compared.")?;
         }
         Ok(())
+    }
+}
+
+impl Reach {
+    /// In one line, and without the names of users and programs.
+    pub fn without_users(&self) -> String {
+        let what = self.what.join(", ");
+        match (&self.skill, &self.service) {
+            (Some(skill), Some(service)) => format!("{skill} with {service}: {what}"),
+            (Some(skill), None) => format!("{skill}: {what}"),
+            (None, _) => format!("all skills: {what}"),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::{Method, Uri};
 
 use super::super::effective::{Policy, Skill};
-use super::super::forbid::What;
+use super::super::forbid::{Forbid, What};
 use super::super::grant::{Allowed, Grant, ServiceGrant};
 use super::super::limits::EffectiveLimits;
 use super::super::manifest::ServiceDeclaration;
@@ -16,7 +16,7 @@ use super::super::rate::Rate;
 use super::super::request::{OriginRule, PathRule, RequestRule};
 use super::super::target::Target;
 use super::super::{Effective, Route};
-use super::classes::{self, Classes};
+use super::classes::{self, Classes, Group};
 use crate::clock::Timestamp;
 use crate::id::{AccountAlias, Caller, Owner, ServiceName, SkillName};
 
@@ -116,20 +116,20 @@ impl<'a> Space<'a> {
         self.services.values().all(|service| service.places.complete)
     }
 
-    pub(super) fn users(&self) -> Classes {
-        let forbids = self.sides.iter().flat_map(|(policy, _)| &policy.permissions().forbids);
-        let forbidden = forbids.filter_map(|forbid| forbid.users.as_ref()).flatten();
-        let patterns: BTreeSet<Pattern> =
-            self.grants.iter().flat_map(|grant| &grant.users).chain(forbidden).cloned().collect();
-        classes::of_names(&patterns)
+    /// Users that the rules tell apart, and whether these are all.
+    pub(super) fn users(&self) -> (Vec<Group>, bool) {
+        let forbidden = self.forbids().filter_map(|forbid| forbid.users.as_deref());
+        told_apart(self.grants.iter().map(|grant| &*grant.users).chain(forbidden).collect())
     }
 
-    pub(super) fn clients(&self) -> Classes {
-        let forbids = self.sides.iter().flat_map(|(policy, _)| &policy.permissions().forbids);
-        let forbidden = forbids.filter_map(|forbid| forbid.clients.as_ref()).flatten();
-        let patterns: BTreeSet<Pattern> =
-            self.grants.iter().flat_map(|grant| &grant.clients).chain(forbidden).cloned().collect();
-        classes::of_names(&patterns)
+    /// Programs that the rules tell apart, and whether these are all.
+    pub(super) fn clients(&self) -> (Vec<Group>, bool) {
+        let forbidden = self.forbids().filter_map(|forbid| forbid.clients.as_deref());
+        told_apart(self.grants.iter().map(|grant| &*grant.clients).chain(forbidden).collect())
+    }
+
+    fn forbids(&self) -> impl Iterator<Item = &'a Forbid> {
+        self.sides.iter().flat_map(|(policy, _)| &policy.permissions().forbids)
     }
 
     /// Now, and each moment at which a grant ends.
@@ -251,6 +251,16 @@ impl<'a> Space<'a> {
         }
         all
     }
+}
+
+/// Of each list of patterns it matters whether one of them matches.
+fn told_apart(lists: Vec<&[Pattern]>) -> (Vec<Group>, bool) {
+    let patterns: BTreeSet<Pattern> = lists.iter().copied().flatten().cloned().collect();
+    let classes = classes::of_names(&patterns);
+    let complete = classes.complete;
+    let groups =
+        classes.grouped(|text| lists.iter().map(|list| list.iter().any(|pattern| pattern.matches(text))).collect());
+    (groups, complete)
 }
 
 /// What a skill may use of the machine.
