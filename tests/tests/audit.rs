@@ -78,7 +78,7 @@ async fn with_valve(agent: &GuestAgent) -> (Arc<Host>, Arc<AtomicBool>) {
 }
 
 async fn call(host: &Host, skill: &str, tool: &str, input: &Value) -> Result<Outcome, InvokeError> {
-    let caller = Caller { client: "tests".parse().unwrap(), user: "alice".parse().unwrap() };
+    let caller = Caller::new("tests".parse().unwrap(), "alice".parse().unwrap());
     host.invoke(&caller, &skill.parse().unwrap(), Some(tool), input).await
 }
 

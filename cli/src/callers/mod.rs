@@ -155,7 +155,8 @@ impl Authenticated {
             (Subject::ActAs(_), None) => return Err(Refused::UserMissing),
             (Subject::Nobody, _) => return Err(Refused::Nobody),
         };
-        Ok(Caller { client: self.client.clone(), user: user.clone() })
+        let credential = self.credential.parse().ok();
+        Ok(Caller { client: self.client.clone(), user: user.clone(), credential })
     }
 }
 
@@ -177,6 +178,7 @@ mod tests {
         let (alice, bob): (UserId, UserId) = ("team-a/alice".parse().unwrap(), "bob".parse().unwrap());
         let own = with(Subject::User(alice.clone()));
         assert_eq!(own.caller(None).unwrap().user, alice);
+        assert_eq!(own.caller(None).unwrap().credential.unwrap().as_str(), "tok_1", "the log names the credential");
         assert_eq!(own.caller(Some(&alice)).unwrap().user, alice);
         assert_eq!(own.caller(Some(&bob)), Err(Refused::OtherUser));
         let acting = with(Subject::ActAs("team-a/*".parse().unwrap()));

@@ -91,7 +91,7 @@ pub(super) fn record(home: &Home, vault: &Vault, event: &Event) -> Result<(), Fa
 /// A person at the command line: the local owner of the vault may act for each of its users.
 pub(super) fn caller(user: &UserId) -> Result<Caller, Failure> {
     let client: ClientName = CLIENT.parse().map_err(|error| Failure::error(format!("{error}")))?;
-    Ok(Caller { client, user: user.clone() })
+    Ok(Caller::new(client, user.clone()))
 }
 
 /// Writes a file of the home so that it is whole at any moment. A link stays one, and the file's mode stays.

@@ -1,8 +1,8 @@
 //! One thing that happened.
 
 use crate::id::{
-    ClientName, ConnectionId, Digest, ExplanationId, Generation, InvocationId, ProviderId, Scope, ServiceName,
-    SkillName, UserId,
+    ClientName, ConnectionId, CredentialName, Digest, ExplanationId, Generation, InvocationId, ProviderId, Scope,
+    ServiceName, SkillName, UserId,
 };
 
 /// No text in an entry is longer; what is longer is cut. A hostile name can't flood the log.
@@ -130,6 +130,8 @@ pub struct Event {
     pub invocation: Option<InvocationId>,
     /// Which program called.
     pub client: Option<ClientName>,
+    /// With which credential it has proven itself. Together with the user it tells who acted for whom.
+    pub credential: Option<CredentialName>,
     /// For which user. Only a keyed tag of it is written.
     pub user: Option<UserId>,
     /// Which skill.
@@ -178,6 +180,7 @@ impl Event {
             hexed(out, "invocation", "inv_", id.as_bytes());
         }
         some(out, "client", self.client.as_ref().map(ClientName::as_str));
+        some(out, "credential", self.credential.as_ref().map(CredentialName::as_str));
         some(out, "user", user_tag);
         some(out, "skill", self.skill.as_ref().map(SkillName::as_str));
         if let Some(digest) = self.skill_digest {
@@ -266,7 +269,7 @@ pub(super) fn push_number(out: &mut Vec<u8>, value: u64) {
 }
 
 /// A JSON string. All but printable ASCII is escaped, so that a line is a line and a terminal shows what is there.
-fn quoted(out: &mut Vec<u8>, value: &str) {
+pub(super) fn quoted(out: &mut Vec<u8>, value: &str) {
     let value = value.get(..value.floor_char_boundary(LONGEST_TEXT)).unwrap_or_default();
     out.push(b'"');
     if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {

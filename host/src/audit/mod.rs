@@ -25,7 +25,7 @@ mod verify;
 
 pub use event::{Decision, Event, EventKind};
 pub use log::{AuditError, AuditLog, Opening, Position};
-pub use read::{Entry, Filter, read, tail};
+pub use read::{Entries, Entry, Filter, entries, read, tail};
 pub use sink::{FileSink, Sink};
 pub use verify::{Fault, FirstBad, Summary, VerifyError, verify};
 

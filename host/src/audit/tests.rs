@@ -332,8 +332,87 @@ fn many_threads_write_one_sound_chain() {
     assert_eq!(verify(dir.path(), &key()).unwrap().entries, 1601);
 }
 
+#[test]
+fn entries_of_several_chains_come_in_the_order_of_their_times_and_within_a_span() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let logs = [open(dir.path(), &clock), open(dir.path(), &clock)];
+    let start = clock.now();
+    for n in 0..6 {
+        clock.advance(Duration::from_secs(1));
+        logs[n % 2].append(&event(&n.to_string())).unwrap();
+    }
+    let details = |filter: Filter| -> Vec<String> {
+        let filter = Filter { kind: Some(EventKind::Released), ..filter };
+        entries(dir.path(), &key(), &filter).unwrap().map(|entry| entry.unwrap().detail.unwrap()).collect()
+    };
+    let after = |seconds| Some(start + Duration::from_secs(seconds));
+    assert_eq!(details(Filter::default()), ["0", "1", "2", "3", "4", "5"]);
+    assert_eq!(details(Filter { since: after(2), until: after(5), ..Filter::default() }), ["1", "2", "3"]);
+}
+
+#[test]
+fn each_filter_finds_what_it_names_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &clock());
+    let connection = crate::id::ConnectionId::from_bytes([5; 16]);
+    let named = Event {
+        client: Some("bot".parse().unwrap()),
+        credential: Some("tok_a".parse().unwrap()),
+        service: Some("mail".parse().unwrap()),
+        provider: Some("google".parse().unwrap()),
+        connection: Some(connection),
+        decision: Decision::Failed,
+        ..event("named")
+    };
+    log.append(&named).unwrap();
+    log.append(&Event { client: Some("cli".parse().unwrap()), ..event("other") }).unwrap();
+    let filters = [
+        Filter { client: named.client.clone(), ..Filter::default() },
+        Filter { credential: named.credential.clone(), ..Filter::default() },
+        Filter { service: named.service.clone(), ..Filter::default() },
+        Filter { provider: named.provider.clone(), ..Filter::default() },
+        Filter { connection: Some(connection), ..Filter::default() },
+        Filter { decision: Some(Decision::Failed), ..Filter::default() },
+    ];
+    for filter in filters {
+        let found = read(dir.path(), &key(), &filter).unwrap();
+        assert_eq!(
+            found.iter().map(|entry| entry.detail.as_deref()).collect::<Vec<_>>(),
+            [Some("named")],
+            "{filter:?}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_exported_gives_the_files_back(details in prop::collection::vec(any::<String>(), 0..12), logs in 1_usize..4) {
+        let (dir, back, clock) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), clock());
+        let logs: Vec<_> = (0..logs).map(|_| open(dir.path(), &clock)).collect();
+        for (n, detail) in details.iter().enumerate() {
+            logs[n % logs.len()].append(&event(detail)).unwrap();
+        }
+        drop(logs);
+        for entry in entries(dir.path(), &key(), &Filter::default()).unwrap() {
+            let line = entry.unwrap().exported();
+            prop_assert!(serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&line).is_ok());
+            let entry = Entry::imported(&line).unwrap();
+            let mut file = fs::OpenOptions::new().append(true).create(true).open(back.path().join(entry.chain).with_extension("jsonl")).unwrap();
+            io::Write::write_all(&mut file, format!("{}\n", entry.json).as_bytes()).unwrap();
+        }
+        for path in files(dir.path()) {
+            prop_assert_eq!(fs::read(&path).unwrap(), fs::read(back.path().join(path.file_name().unwrap())).unwrap());
+        }
+    }
+
+    #[test]
+    fn any_text_is_imported_without_a_panic(text in ".{0,200}") {
+        let _ = Entry::imported(&text);
+        let _ = Entry::imported(&format!("{{\"file\":{text}"));
+    }
 
     #[test]
     fn any_change_of_a_byte_is_found(at in any::<prop::sample::Index>(), to in any::<u8>()) {

@@ -255,6 +255,7 @@ fn epoch(line: &[u8]) -> Option<u64> {
 }
 
 /// The lines of a file, each bounded.
+#[derive(Debug)]
 pub(super) struct Lines {
     file: BufReader<File>,
     line: Vec<u8>,

@@ -318,6 +318,7 @@ impl Inner {
         Event {
             invocation: Some(*invocation),
             client: Some(caller.client.clone()),
+            credential: caller.credential.clone(),
             user: Some(caller.user.clone()),
             skill: Some(manifest.name.clone()),
             skill_digest: Some(*digest),

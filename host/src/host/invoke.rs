@@ -148,6 +148,7 @@ impl<'a> Entry<'a> {
             decision: Decision::Failed,
             invocation: Some(invocation),
             client: Some(caller.client.clone()),
+            credential: caller.credential.clone(),
             user: Some(caller.user.clone()),
             skill: Some(ready.manifest.name.clone()),
             skill_digest: Some(ready.digest),

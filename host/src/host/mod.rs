@@ -6,7 +6,7 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host::builder(Home::at("/var/lib/clawcoil")).open().await?;
-//! let caller = Caller { client: "mail-agent".parse()?, user: "alice".parse()? };
+//! let caller = Caller::new("mail-agent".parse()?, "alice".parse()?);
 //! let input = serde_json::json!({ "to": ["bob@example.com"], "subject": "Hi", "body": "Hello" });
 //! let outcome = host.invoke(&caller, &"gmail-send".parse()?, Some("send"), &input).await?;
 //! println!("{:?}", outcome.end);

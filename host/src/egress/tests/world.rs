@@ -281,7 +281,7 @@ pub(super) fn permissions(text: &str) -> Permissions {
 
 impl World {
     pub(super) fn call(&self, user: &str) -> Call {
-        let caller = Caller { client: "test".parse().unwrap(), user: user.parse().unwrap() };
+        let caller = Caller::new("test".parse().unwrap(), user.parse().unwrap());
         Call::new(
             Arc::clone(&self.egress),
             Calling {
