@@ -83,7 +83,8 @@ pub(super) async fn open_vault(home: &Home) -> Result<Vault, Failure> {
 /// Writes down what an operator did, where no host is open.
 pub(super) fn record(home: &Home, vault: &Vault, event: &Event) -> Result<(), Failure> {
     let key = vault.audit_key();
-    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
+    let settings = home.audit_settings()?;
+    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?), settings: &settings };
     AuditLog::open(&home.audit(), &opening, clock())?.append(event)?;
     Ok(())
 }

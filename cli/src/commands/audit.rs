@@ -1,5 +1,7 @@
 //! `clawcoil audit`
 
+use std::path::PathBuf;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 use clawcoil::audit::{self, Decision, Entry, EventKind, Filter};
@@ -47,8 +49,23 @@ Examples:
   clawcoil audit export --user alice --kind released | jq .origin")]
     Export(Export),
     /// Check that no entry was changed, moved, added or taken away
-    #[command(after_help = "Examples:\n  clawcoil audit verify")]
-    Verify,
+    ///
+    /// Checkpoints beside the log and in the places that audit.toml names are checked too: against one that lies where nobody
+    /// who can cut the log can reach it, a cut is noticed.
+    #[command(after_help = "\
+Examples:
+  clawcoil audit verify
+  clawcoil audit verify --against /mnt/witness/agent
+  clawcoil audit verify --against kept.checkpoint")]
+    Verify(Verify),
+    /// Show how far the log has come, signed, to be kept elsewhere
+    ///
+    /// Each is a signed note (C2SP tlog-checkpoint) over the entries of one file of the log. `audit verify --against` takes them.
+    #[command(after_help = "\
+Examples:
+  clawcoil audit checkpoints > kept.checkpoint
+  clawcoil audit checkpoints --json     also the keys that verifiers of signed notes take")]
+    Checkpoints,
 }
 
 #[derive(Debug, Args)]
@@ -63,6 +80,13 @@ struct Tail {
     /// Also that programs opened the log, which each command does
     #[arg(long)]
     all: bool,
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    /// A folder or a file with checkpoints that were kept elsewhere
+    #[arg(long, value_name = "PATH")]
+    against: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -185,15 +209,33 @@ impl AuditCommand {
                 }
                 Ok(())
             }
-            Action::Verify => {
-                let summary = audit::verify(&home.audit(), &key)?;
+            Action::Checkpoints => {
+                let newest = audit::checkpoints(&home.audit(), &key)?;
+                let objects: Vec<Value> = newest
+                    .iter()
+                    .map(|checkpoint| {
+                        json!({
+                            "file": checkpoint.chain, "entries": checkpoint.size, "root": checkpoint.root.to_string(),
+                            "note": checkpoint.note, "verifier": checkpoint.verifier,
+                        })
+                    })
+                    .collect();
+                output.answer(json!({ "checkpoints": objects }), || {
+                    newest.iter().map(|checkpoint| checkpoint.note.as_str()).collect()
+                })
+            }
+            Action::Verify(verify) => {
+                let mut places = home.audit_settings()?.witnesses();
+                places.extend(verify.against);
+                let summary = audit::verify_with(&home.audit(), &key, &places)?;
                 let object = json!({
-                    "chains": summary.chains, "entries": summary.entries, "torn": summary.torn, "epoch": summary.epoch,
+                    "chains": summary.chains, "entries": summary.entries, "checkpoints": summary.checkpoints,
+                    "torn": summary.torn, "epoch": summary.epoch,
                 });
                 output.answer(object, || {
                     let intact = format!(
-                        "{} entries in {} files: nothing was changed, added or taken away.",
-                        summary.entries, summary.chains
+                        "{} entries in {} files: nothing was changed, added or taken away. {} signed checkpoints agree.",
+                        summary.entries, summary.chains, summary.checkpoints
                     );
                     let torn = summary.torn.iter().map(|chain| {
                         format!("{chain} ends within an entry: a process died while it wrote. Nothing was released under that entry.")
