@@ -20,6 +20,7 @@ mod history;
 mod home;
 mod invoke;
 mod learn;
+mod receipt;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +46,7 @@ pub use build::{HostBuilder, InitError, Initialized, OpenError, init, recover};
 pub use home::Home;
 pub use invoke::{InvokeError, Outcome};
 pub use learn::Learned;
+pub use receipt::Receipt;
 
 /// An agent's host, open: its vault, its policy, its skills.
 ///
