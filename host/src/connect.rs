@@ -21,7 +21,7 @@ use crate::oauth::{self, Client, Server, Transport};
 use crate::provider::{Catalogue, InvalidApiOrigin, Provider};
 use crate::secret::AccessToken;
 use crate::vault::{
-    ClientRegistration, Connection, Kind, NewConnection, Pending, Removed, TokenSet, Vault, VaultError,
+    ClientRegistration, Connection, Kind, NewConnection, Pending, Removed, TokenSet, Untold, Vault, VaultError,
 };
 
 /// How long a person has from the link to the consent.
@@ -72,9 +72,9 @@ pub enum ConnectError {
     /// The vault said no.
     #[error("the vault could not keep the connection")]
     Vault(#[from] VaultError),
-    /// It was done, and the audit log does not tell.
+    /// It was done, and the audit log does not tell yet.
     #[error(
-        "this is done, but its entry is missing in the audit log, which can't be written; until it can, no token is used"
+        "this is done, but the audit log can't be written; its entry is kept until it can, and until then no token is used"
     )]
     Unrecorded(#[source] AuditError),
 }
@@ -225,7 +225,7 @@ impl Connector {
             scopes: pending.scopes,
         };
         let connection = self.0.vault.connect(new, tokens, false).await?;
-        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
+        self.tell().await?;
         Ok(connection)
     }
 
@@ -236,17 +236,12 @@ impl Connector {
         self.0.vault.connection(id)?.ok_or_else(gone)?;
         let removed = self.0.vault.confirm(id).await?;
         let connection = self.0.vault.connection(id)?.ok_or_else(gone)?;
-        let mut noted = self.note(EventKind::Confirmed, &connection);
-        let why = format!("{id} took its place");
-        for removed in &removed {
-            let kind = EventKind::Disconnected;
-            noted = noted.and(self.0.note(kind, Decision::Allowed, &removed.connection, Some(why.clone())));
-        }
+        let told = self.tell().await;
         let mut replaced = Vec::new();
         for removed in removed.into_iter().filter(|removed| is_of_another(&removed.connection, &connection)) {
             replaced.push(self.end(removed).await);
         }
-        noted.map_err(ConnectError::Unrecorded)?;
+        told?;
         Ok(Confirmed { connection, replaced })
     }
 
@@ -272,7 +267,7 @@ impl Connector {
             scopes: scopes.clone(),
         };
         let connection = self.0.vault.connect(new, tokens, true).await?;
-        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
+        self.tell().await?;
         Ok(connection)
     }
 
@@ -312,7 +307,7 @@ impl Connector {
             scopes: scopes.clone(),
         };
         let connection = self.0.vault.connect(new, tokens, true).await?;
-        self.note(EventKind::Connected, &connection).map_err(ConnectError::Unrecorded)?;
+        self.tell().await?;
         Ok(connection)
     }
 
@@ -320,9 +315,9 @@ impl Connector {
     /// written keeps neither from being done.
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Disconnected, ConnectError> {
         let removed = self.0.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
-        let noted = self.note(EventKind::Disconnected, &removed.connection);
+        let told = self.tell().await;
         let gone = self.end(removed).await;
-        noted.map_err(ConnectError::Unrecorded)?;
+        told?;
         Ok(gone)
     }
 
@@ -375,8 +370,11 @@ impl Connector {
         Transport { net: &self.0.net, rules, limits, clock: self.0.clock.as_ref() }
     }
 
-    fn note(&self, kind: EventKind, connection: &Connection) -> Result<(), AuditError> {
-        self.0.note(kind, Decision::Allowed, connection, None)
+    async fn tell(&self) -> Result<(), ConnectError> {
+        self.0.vault.tell(&self.0.audit).await.map_err(|untold| match untold {
+            Untold::Audit(error) => ConnectError::Unrecorded(error),
+            Untold::Vault(error) => ConnectError::Vault(error),
+        })
     }
 }
 

@@ -262,6 +262,8 @@ random_ids! {
     InvocationId, "call", "inv_";
     /// Under this the audit log keeps why something was refused; every message about the refusal carries it.
     ExplanationId, "explanation", "why_";
+    /// A change of a connection's tokens, as the audit log tells of it.
+    ChangeId, "change", "chg_";
     /// A vault. Part of what each of its records is bound to.
     VaultId, "vault", "vault_";
 }

@@ -1,8 +1,8 @@
 //! One thing that happened.
 
 use crate::id::{
-    ClientName, ConnectionId, CredentialName, Digest, ExplanationId, Generation, InvocationId, ProviderId, Scope,
-    ServiceName, SkillName, UserId,
+    ChangeId, ClientName, ConnectionId, CredentialName, Digest, ExplanationId, Generation, InvocationId, ProviderId,
+    Scope, ServiceName, SkillName, UserId,
 };
 
 /// No text in an entry is longer; what is longer is cut. A hostile name can't flood the log.
@@ -160,6 +160,8 @@ pub struct Event {
     pub generation: Option<Generation>,
     /// The vault's epoch after a change of it.
     pub epoch: Option<u64>,
+    /// Which change of tokens, so that it is told once.
+    pub change: Option<ChangeId>,
     /// Under this the refusal was explained to the caller.
     pub explanation: Option<ExplanationId>,
     /// Anything else, in words.
@@ -210,6 +212,9 @@ impl Event {
         }
         if let Some(generation) = self.generation {
             number(out, "generation", generation.0);
+        }
+        if let Some(id) = self.change {
+            hexed(out, "change", "chg_", id.as_bytes());
         }
         if let Some(id) = self.explanation {
             hexed(out, "explanation", "why_", id.as_bytes());

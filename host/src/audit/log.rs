@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use crate::clock::{Clock, Timestamp};
-use crate::id::{AgentId, Digest, UserId};
+use crate::id::{AgentId, ChangeId, Digest, UserId};
 use crate::secret::Key;
 
 use super::chain::{FORMAT, Keys, Link};
@@ -18,6 +18,7 @@ use super::durable::{Durable, Syncer};
 use super::elsewhere::{Elsewhere, Ticket};
 use super::event::{self, Event};
 use super::folder::{self, Head};
+use super::read;
 use super::settings::Settings;
 use super::sink::{ClosedSink, Sink};
 use super::stream;
@@ -296,6 +297,13 @@ impl AuditLog {
             }
         })?;
         Ok((position, tickets))
+    }
+
+    /// Whether an entry of any process tells of this change. It reads the whole log. A log in a sink of the embedding program
+    /// can't be read: the answer is no.
+    pub fn tells_of(&self, change: ChangeId) -> Result<bool, AuditError> {
+        let Some(dir) = &self.dir else { return Ok(false) };
+        read::tells_of(dir, change).map_err(|source| AuditError::Folder { path: dir.clone(), source })
     }
 
     /// The name of this process's chain, which is its file's name without the extension.

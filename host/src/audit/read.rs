@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::clock::Timestamp;
 use crate::id::{
-    ClientName, ConnectionId, CredentialName, ExplanationId, InvocationId, ProviderId, ServiceName, SkillName, UserId,
+    ChangeId, ClientName, ConnectionId, CredentialName, ExplanationId, InvocationId, ProviderId, ServiceName,
+    SkillName, UserId,
 };
 use crate::secret::Key;
 
@@ -90,6 +91,8 @@ pub struct Entry {
     pub rule: Option<String>,
     /// The generation of the tokens.
     pub generation: Option<u64>,
+    /// The change of tokens.
+    pub change: Option<String>,
     /// Under this the refusal was explained.
     pub explanation: Option<String>,
     /// Anything else.
@@ -115,6 +118,7 @@ struct Line {
     method: Option<String>,
     rule: Option<String>,
     generation: Option<u64>,
+    change: Option<String>,
     explanation: Option<String>,
     detail: Option<String>,
 }
@@ -144,6 +148,7 @@ impl Entry {
             method: line.method,
             rule: line.rule,
             generation: line.generation,
+            change: line.change,
             explanation: line.explanation,
             detail: line.detail,
         })
@@ -203,6 +208,20 @@ pub fn entries(dir: &Path, key: &Key, filter: &Filter) -> io::Result<Entries> {
         chains.push(open);
     }
     Ok(Entries { chains, wanted })
+}
+
+/// Whether an entry tells of this change.
+pub(super) fn tells_of(dir: &Path, change: ChangeId) -> io::Result<bool> {
+    let change = change.to_string();
+    for (chain, path) in folder::chains(dir)? {
+        let mut lines = Lines::open(&path)?;
+        while let Some(line) = lines.next()? {
+            if Entry::parse(&chain, line).is_some_and(|entry| entry.change.as_ref() == Some(&change)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// What [`entries()`] gives.

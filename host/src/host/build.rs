@@ -278,6 +278,10 @@ impl HostBuilder {
             Arc::clone(&audit),
             Arc::clone(&clock),
         ));
+        // What a process could not tell the log before it ended. One that can't be written now is told later.
+        if let Err(error) = vault.tell(&audit).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the audit log does not tell of a change yet");
+        }
         let registry = Registry::in_folder(home.skills());
         Ok(Host {
             home,

@@ -8,6 +8,7 @@ use super::datastore::{ConnectionRow, Stamp};
 use super::envelope::{Bound, Field, Item, Place};
 use super::error::VaultError;
 use super::vault::{Vault, text};
+use crate::audit::{Decision, EventKind};
 use crate::clock::random;
 use crate::id::{AccountAlias, ConnectionId, Generation, Owner, ProviderId};
 use crate::policy::Permit;
@@ -105,7 +106,8 @@ impl Vault {
             None => None,
         };
         let row = ConnectionRow { connection: Arc::clone(&connection), access, refresh, previous: None };
-        self.store.put_connection(row).await?;
+        let change = self.change(EventKind::Connected, Decision::Allowed, &connection, None).await?;
+        self.store.put_connection(row, change).await?;
         Ok(connection)
     }
 
@@ -127,13 +129,26 @@ impl Vault {
             }
             None => None,
         };
-        let before = self.store.confirm(id, base, access, refresh).await?;
+        let change = self.change(EventKind::Confirmed, Decision::Allowed, &confirmed, None).await?;
+        let mut changes = vec![(id, change)];
+        let why = format!("{id} took its place");
+        for other in self.connections(Some(&confirmed.owner))? {
+            if other.id != id && other.provider == confirmed.provider && other.account == confirmed.account {
+                let change = self.change(EventKind::Disconnected, Decision::Allowed, &other, Some(&why)).await?;
+                changes.push((other.id, change));
+            }
+        }
+        let before = self.store.confirm(id, base, access, refresh, changes).await?;
         Ok(before.into_iter().map(|row| self.removed(row)).collect())
     }
 
     /// Removes a connection and gives its tokens for revoking; `None` if there is none.
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Option<Removed>, VaultError> {
-        Ok(self.store.remove_connection(id).await?.map(|row| self.removed(row)))
+        let Some(known) = self.connection(id)? else { return Ok(None) };
+        // A key that is damaged keeps nobody from taking away what it seals.
+        let change = self.change(EventKind::Disconnected, Decision::Allowed, &known, None).await;
+        let change = change.inspect_err(|error| tracing::error!(%error, "a disconnect can't be told")).ok();
+        Ok(self.store.remove_connection(id, change).await?.map(|row| self.removed(row)))
     }
 
     fn removed(&self, row: ConnectionRow) -> Removed {

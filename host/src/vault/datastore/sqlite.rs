@@ -5,13 +5,16 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection as Sql, OptionalExtension, Params, named_params, params};
 
+use super::documents::insert_document;
 use super::row::{
     connection_row, key_row, millis, namespace_text, owner_text, parse_namespace, parse_owner, scopes_text, timestamp,
 };
 use super::schema::{make_file, migrate, open_file};
 use super::stamp::{Stamp, Watch};
 use super::writer::Writer;
-use super::{ClientRow, ConnectionRow, KeyRow, Namespace, PendingRow, RecoveryCopy, RecoveryRow, VaultRow};
+use super::{
+    ClientRow, ConnectionRow, DocumentRow, KeyRow, Namespace, PendingRow, RecoveryCopy, RecoveryRow, VaultRow,
+};
 use crate::clock::Timestamp;
 use crate::id::{AgentId, ConnectionId, Digest, Generation, Owner, ProviderId, VaultId};
 use crate::vault::connection::State;
@@ -251,9 +254,10 @@ impl Sqlite {
 
     /// Stores a connection in the place of the owner's one before of the same provider and account. An unconfirmed one replaces
     /// unconfirmed ones only.
-    pub(crate) async fn put_connection(&self, row: ConnectionRow) -> Result<(), VaultError> {
+    pub(crate) async fn put_connection(&self, row: ConnectionRow, change: DocumentRow) -> Result<(), VaultError> {
         let vault = self.vault;
         self.write("store a connection", move |sql| {
+            insert_document(sql, vault, &change)?;
             let c = &row.connection;
             statement(
                 sql,
@@ -313,6 +317,7 @@ impl Sqlite {
         base: Generation,
         access: Vec<u8>,
         refresh: Option<Vec<u8>>,
+        changes: Vec<(ConnectionId, DocumentRow)>,
     ) -> Result<Vec<ConnectionRow>, VaultError> {
         const BEFORE: &str = "vault = ?1 AND id != ?2 AND (owner, provider, account) =
             (SELECT owner, provider, account FROM connections
@@ -336,6 +341,11 @@ impl Sqlite {
                 if changed != 1 {
                     return Err(VaultError::Moved { connection: id, base });
                 }
+                for (changed, row) in &changes {
+                    if *changed == id || before.iter().any(|before| before.connection.id == *changed) {
+                        insert_document(sql, vault, row).map_err(fail)?;
+                    }
+                }
                 bump(sql, vault).map_err(fail)?;
                 Ok(before)
             })
@@ -343,7 +353,11 @@ impl Sqlite {
     }
 
     /// Removes a connection, and gives what it was.
-    pub(crate) async fn remove_connection(&self, id: ConnectionId) -> Result<Option<ConnectionRow>, VaultError> {
+    pub(crate) async fn remove_connection(
+        &self,
+        id: ConnectionId,
+        change: Option<DocumentRow>,
+    ) -> Result<Option<ConnectionRow>, VaultError> {
         let (vault, path) = (self.vault, self.path.clone());
         self.writer
             .write("remove a connection", move |sql| {
@@ -351,6 +365,10 @@ impl Sqlite {
                 let found = one_connection(&path, sql, vault, id)?;
                 statement(sql, "DELETE FROM connections WHERE vault = ?1 AND id = ?2")
                     .and_then(|mut s| s.execute(params![vault, id.as_bytes()]))
+                    .and_then(|removed| match &change {
+                        Some(change) if removed == 1 => insert_document(sql, vault, change),
+                        _ => Ok(false),
+                    })
                     .and_then(|_| bump(sql, vault))
                     .map_err(fail)?;
                 Ok(found)
