@@ -61,6 +61,12 @@ impl Agent {
         stderr
     }
 
+    /// Arguments that are not understood; what is told names the way out.
+    fn fails_usage(&self, arguments: &[&str], told: &str) {
+        let stderr = self.fails(arguments, 2);
+        assert!(stderr.contains(told), "{stderr}");
+    }
+
     fn json(&self, arguments: &[&str], code: i32) -> Value {
         let output = self.run(&[arguments, &["--json"]].concat());
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
@@ -230,6 +236,14 @@ fn the_whole_line_from_init_to_disconnect() {
 
     let mail = agent.json(&send, 0);
     assert!(mail["result"]["id"].is_string(), "{mail}");
+    let receipt = &mail["receipt"];
+    assert_eq!(receipt["invocation"], mail["invocation"]);
+    assert_eq!(receipt["credentials"][0]["connection"], connection["id"]);
+    assert_eq!(receipt["origins"], serde_json::json!(["https://gmail.googleapis.com"]));
+    let entry = agent.json(&["audit", "tail", "--invocation", mail["invocation"].as_str().unwrap()], 0);
+    let hashes: Vec<_> = entry["entries"].as_array().unwrap().iter().map(|entry| &entry["hash"]).collect();
+    let hash = receipt["hash"].as_str().unwrap().trim_start_matches("sha256:");
+    assert!(hashes.iter().any(|found| **found == hash), "{receipt} {hashes:?}");
     let arrived = sandbox.inbox();
     assert_eq!(arrived.len(), 1);
     assert_eq!(arrived[0]["content"]["text"], "How are you?");
@@ -563,6 +577,63 @@ fn the_log_is_shown_without_its_openings_unless_all_is_wanted() {
     let tail = agent.succeeds(&["audit", "tail", "--lines", "1"]);
     assert!(tail.contains("skill-added") && !tail.contains("opened"), "{tail}");
     assert!(agent.succeeds(&["audit", "tail", "--all"]).contains("opened"));
+}
+
+#[test]
+fn an_export_has_each_entry_that_was_asked_for_on_a_line() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    let all = agent.succeeds(&["audit", "export"]);
+    let lines: Vec<Value> = all.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() >= 3 && lines.iter().all(|line| line["file"].is_string()), "{all}");
+    let one = agent.succeeds(&["audit", "export", "--kind", "skill-added", "--since", "1h", "--skill", "gmail-send"]);
+    assert_eq!(one.lines().count(), 1, "{one}");
+    assert!(agent.succeeds(&["audit", "export", "--until", "2020-01-01"]).is_empty());
+    agent.fails_usage(&["audit", "export", "--kind", "sent"], "released");
+    agent.fails_usage(&["audit", "export", "--since", "yesterday"], "2026-11-24");
+}
+
+#[test]
+fn a_cut_of_the_log_is_noticed_by_a_checkpoint_in_another_place() {
+    let agent = Agent::new();
+    let witness = tempfile::tempdir().unwrap();
+    let settings = format!("strict = true\ncheckpoints = [{:?}]\n", witness.path().to_str().unwrap());
+    std::fs::write(agent.folder().join("audit.toml"), settings).unwrap();
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    assert!(agent.succeeds(&["audit", "verify"]).contains("signed checkpoints agree"));
+    let kept = agent.succeeds(&["audit", "checkpoints"]);
+    assert!(kept.contains("\n— clawcoil/audit/"), "{kept}");
+    let folder = agent.folder().join("audit");
+    let files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let log = files.iter().find(|path| {
+        path.extension().is_some_and(|ending| ending == "jsonl")
+            && std::fs::read_to_string(path).unwrap().contains("skill-added")
+    });
+    let log = log.unwrap();
+    let text = std::fs::read_to_string(log).unwrap();
+    let kept_lines: Vec<_> = text.lines().take_while(|line| !line.contains("skill-added")).collect();
+    std::fs::write(log, kept_lines.join("\n") + "\n").unwrap();
+    for path in files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "checkpoint")) {
+        std::fs::remove_file(path).unwrap();
+    }
+    let bad = agent.fails(&["audit", "verify"], 1);
+    assert!(bad.contains(log.to_str().unwrap()) && bad.contains(witness.path().to_str().unwrap()), "{bad}");
+    // The same with what somebody has kept, where audit.toml says nothing.
+    std::fs::remove_file(agent.folder().join("audit.toml")).unwrap();
+    let file = witness.path().join("mine");
+    std::fs::write(&file, kept).unwrap();
+    let bad = agent.fails(&["audit", "verify", "--against", file.to_str().unwrap()], 1);
+    assert!(bad.contains("ends too early"), "{bad}");
+}
+
+#[test]
+fn a_mistake_in_audit_toml_is_told_with_its_place() {
+    let agent = Agent::new();
+    std::fs::write(agent.folder().join("audit.toml"), "strickt = true\n").unwrap();
+    let told = agent.fails(&["connections", "list"], 1);
+    assert!(told.contains("audit.toml:1") && told.contains("did you mean `strict`?"), "{told}");
+    // What takes away works all the same.
+    agent.succeeds(&["revoke", "gmail-send", "--user", "alice"]);
 }
 
 #[test]

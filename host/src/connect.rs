@@ -22,7 +22,7 @@ use crate::oauth::{self, Client, Server, Transport};
 use crate::provider::{Catalogue, InvalidApiOrigin, Provider};
 use crate::secret::AccessToken;
 use crate::vault::{
-    ClientRegistration, Connection, Kind, NewConnection, Pending, Removed, TokenSet, Vault, VaultError,
+    ClientRegistration, Connection, Kind, NewConnection, Pending, Removed, TokenSet, Untold, Vault, VaultError,
 };
 
 /// How long a person has from the link to the consent.
@@ -73,13 +73,13 @@ pub enum ConnectError {
     /// The vault said no.
     #[error("the vault could not keep the connection")]
     Vault(#[from] VaultError),
-    /// It was done, and the audit log does not tell.
+    /// It was done, and the audit log does not tell yet.
     #[error(
-        "this is done, but its entry is missing in the audit log, which can't be written; until it can, no token is used"
+        "this is done, but the audit log can't be written; its entry is kept until it can, and until then no token is used"
     )]
     Unrecorded {
         /// Why the log can't be written.
-        source: AuditError,
+        source: Untold,
         /// The connections that are gone, and what became of their tokens.
         gone: Gone,
     },
@@ -294,8 +294,7 @@ impl Connector {
         let this = self.clone();
         let kept = async move {
             let (connection, removed) = this.0.vault.connect(new, tokens, confirmed).await?;
-            let noted = this.note(EventKind::Connected, &connection);
-            this.replace(removed, &connection, noted).await?;
+            this.replace(removed, &connection).await?;
             Ok(connection)
         };
         self.to_the_end(kept).await
@@ -310,40 +309,24 @@ impl Connector {
             this.0.vault.connection(id)?.ok_or_else(gone)?;
             let removed = this.0.vault.confirm(id).await?;
             let connection = this.0.vault.connection(id)?.ok_or_else(gone)?;
-            let noted = this.note(EventKind::Confirmed, &connection);
-            let replaced = this.replace(removed, &connection, noted).await?;
+            let replaced = this.replace(removed, &connection).await?;
             Ok(Confirmed { connection, replaced })
         };
         self.to_the_end(confirmed).await
     }
 
-    /// Writes down what a connection took the place of, and ends the tokens of what is known to be another account.
-    async fn replace(
-        &self,
-        removed: Vec<Removed>,
-        new: &Connection,
-        mut noted: Result<(), AuditError>,
-    ) -> Result<Gone, ConnectError> {
+    /// Tells of a connection and of what it took the place of, and ends the tokens of what is known to be another account.
+    async fn replace(&self, removed: Vec<Removed>, new: &Connection) -> Result<Gone, ConnectError> {
+        let told = self.tell().await;
         let (others, rest): (Vec<_>, Vec<_>) =
-            removed.into_iter().partition(|removed| is_of_another(&removed.connection, new));
-        let mut note = |removed: &Removed, what: &str| {
-            let detail = Some(format!("{} took its place{what}", new.id));
-            let done = self.0.note(EventKind::Disconnected, Decision::Allowed, &removed.connection, detail);
-            noted = std::mem::replace(&mut noted, Ok(())).and(done);
-        };
-        for removed in &others {
-            note(removed, "");
-        }
-        for removed in &rest {
-            note(removed, "; its tokens were not ended at the provider");
-        }
+            removed.into_iter().partition(|removed| removed.connection.is_of_another_than(new));
         let mut gone = Gone::default();
         for removed in others {
             gone.ended.push(self.end(removed).await);
         }
         let known = |old: &Connection| old.account_label.is_some() && old.account_label == new.account_label;
         gone.left_alive = rest.into_iter().map(|removed| removed.connection).filter(|old| !known(old)).collect();
-        match noted {
+        match told {
             Ok(()) => Ok(gone),
             Err(source) => Err(ConnectError::Unrecorded { source, gone }),
         }
@@ -417,9 +400,9 @@ impl Connector {
         let this = self.clone();
         let disconnected = async move {
             let removed = this.0.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
-            let noted = this.note(EventKind::Disconnected, &removed.connection);
+            let told = this.tell().await;
             let gone = this.end(removed).await;
-            match noted {
+            match told {
                 Ok(()) => Ok(gone),
                 Err(source) => {
                     let gone = Gone { ended: vec![gone], left_alive: Vec::new() };
@@ -479,8 +462,8 @@ impl Connector {
         Transport { net: &self.0.net, rules, limits, clock: self.0.clock.as_ref() }
     }
 
-    fn note(&self, kind: EventKind, connection: &Connection) -> Result<(), AuditError> {
-        self.0.note(kind, Decision::Allowed, connection, None)
+    async fn tell(&self) -> Result<(), Untold> {
+        self.0.vault.tell(&self.0.audit).await
     }
 }
 
@@ -488,11 +471,6 @@ impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connector").finish_non_exhaustive()
     }
-}
-
-/// Whether both are known to be of different accounts at their provider.
-fn is_of_another(connection: &Connection, new: &Connection) -> bool {
-    matches!((&connection.account_label, &new.account_label), (Some(one), Some(other)) if one != other)
 }
 
 /// What the vault keeps of an answer to a new grant, with the life of the token where only introspection tells it (RFC 7662).

@@ -100,6 +100,8 @@ names! {
     ProviderId, "provider", 64, "lower-case letters, digits and hyphens, a letter first, at most 64", lower, lower_digit_hyphen;
     /// A program that calls the host.
     ClientName, "client name", 64, "letters, digits, `.`, `_` and `-`, a letter or digit first, at most 64", alphanumeric, account_char;
+    /// What a caller has shown of itself, by a name that is no secret: a token's `tok_…`, say.
+    CredentialName, "credential name", 128, "letters, digits and `-_.@:/+`, a letter or digit first, at most 128", alphanumeric, user_char;
     /// A user of the agent. Opaque to skills, which never see it.
     UserId, "user", 128, "letters, digits and `-_.@:/+`, a letter or digit first, at most 128", alphanumeric, user_char;
     /// A user's name for one of several accounts at a provider.
@@ -143,6 +145,16 @@ pub struct Caller {
     pub client: ClientName,
     /// The user.
     pub user: UserId,
+    /// With which credential the program has proven itself, where it needed one. Policy doesn't look at it; the audit log
+    /// names it, so that who may act for many users is told apart from each of them.
+    pub credential: Option<CredentialName>,
+}
+
+impl Caller {
+    /// A program that calls for a user, without a credential: an embedding program's own word for it.
+    pub fn new(client: ClientName, user: UserId) -> Self {
+        Self { client, user, credential: None }
+    }
 }
 
 /// A SHA-256 digest, written `sha256:` and 64 hexadecimal digits.
@@ -246,6 +258,8 @@ random_ids! {
     InvocationId, "call", "inv_";
     /// Under this the audit log keeps why something was refused; every message about the refusal carries it.
     ExplanationId, "explanation", "why_";
+    /// A change of a connection's tokens, as the audit log tells of it.
+    ChangeId, "change", "chg_";
     /// A vault. Part of what each of its records is bound to.
     VaultId, "vault", "vault_";
 }

@@ -172,7 +172,7 @@ impl Agent {
 
     /// Calls a tool for a user.
     pub async fn call(&self, user: &str, skill: &str, tool: &str, input: &Value) -> Result<Outcome, InvokeError> {
-        let caller = Caller { client: name("tests"), user: name(user) };
+        let caller = Caller::new(name("tests"), name(user));
         self.host.invoke(&caller, &name::<SkillName>(skill), Some(tool), input).await
     }
 

@@ -129,7 +129,7 @@ impl GuestAgent {
 
     /// Calls a tool of another skill for alice.
     pub async fn call_skill(&self, skill: &str, tool: &str, input: &Value) -> Result<Outcome, InvokeError> {
-        let caller = Caller { client: name("tests"), user: name("alice") };
+        let caller = Caller::new(name("tests"), name("alice"));
         self.host.invoke(&caller, &name(skill), Some(tool), input).await
     }
 

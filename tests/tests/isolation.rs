@@ -78,7 +78,7 @@ async fn connect(agent: &GuestAgent, user: &str, account: &str) {
 }
 
 async fn call(agent: &GuestAgent, user: &str, tool: &str, input: &Value) -> Result<Outcome, InvokeError> {
-    let caller = Caller { client: "tests".parse().unwrap(), user: user.parse().unwrap() };
+    let caller = Caller::new("tests".parse().unwrap(), user.parse().unwrap());
     agent.host.invoke(&caller, &"probe".parse().unwrap(), Some(tool), input).await
 }
 

@@ -79,7 +79,7 @@ fn resident() -> u64 {
 }
 
 async fn neighbour(agent: &GuestAgent) {
-    let caller = Caller { client: "tests".parse().unwrap(), user: "bob".parse().unwrap() };
+    let caller = Caller::new("tests".parse().unwrap(), "bob".parse().unwrap());
     let input = json!({ "text": "hello" });
     let outcome = agent.host.invoke(&caller, &"echo".parse().unwrap(), Some("echo"), &input).await;
     assert_eq!(outcome.unwrap().end, End::Value(json!("hello")));

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const GMAIL: &str = "https://www.googleapis.com/auth/gmail.send";
 
 async fn send_mail(host: &Host) -> End {
-    let caller = Caller { client: "test".parse().unwrap(), user: "alice".parse().unwrap() };
+    let caller = Caller::new("test".parse().unwrap(), "alice".parse().unwrap());
     let mail = json!({ "to": ["bob@example.com"], "subject": "Hello", "body": "From a test" });
     let outcome = host.invoke(&caller, &"gmail-send".parse().unwrap(), Some("send"), &mail).await;
     outcome.unwrap_or_else(|error| panic!("{error}")).end

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use clawcoil::id::{Caller, ClientName, UserId};
+use clawcoil::id::{Caller, ClientName, Digest, UserId};
 use clawcoil::policy::Pattern;
 use url::Url;
 
@@ -155,7 +155,10 @@ impl Authenticated {
             (Subject::ActAs(_), None) => return Err(Refused::UserMissing),
             (Subject::Nobody, _) => return Err(Refused::Nobody),
         };
-        Ok(Caller { client: self.client.clone(), user: user.clone() })
+        // Identity providers name people as they like. What the log's names don't admit is told apart by its digest.
+        let digest = || Digest::of(self.credential.as_bytes()).to_string().parse();
+        let credential = self.credential.parse().or_else(|_| digest()).ok();
+        Ok(Caller { client: self.client.clone(), user: user.clone(), credential })
     }
 }
 
@@ -177,6 +180,14 @@ mod tests {
         let (alice, bob): (UserId, UserId) = ("team-a/alice".parse().unwrap(), "bob".parse().unwrap());
         let own = with(Subject::User(alice.clone()));
         assert_eq!(own.caller(None).unwrap().user, alice);
+        assert_eq!(own.caller(None).unwrap().credential.unwrap().as_str(), "tok_1", "the log names the credential");
+        let foreign =
+            Authenticated { credential: "jwt:https://id.example:auth0|7".to_owned(), ..with(own.subject.clone()) };
+        let named = foreign.caller(None).unwrap().credential.unwrap();
+        assert!(
+            named.as_str().starts_with("sha256:"),
+            "what the log's names don't admit is named by its digest: {named}"
+        );
         assert_eq!(own.caller(Some(&alice)).unwrap().user, alice);
         assert_eq!(own.caller(Some(&bob)), Err(Refused::OtherUser));
         let acting = with(Subject::ActAs("team-a/*".parse().unwrap()));

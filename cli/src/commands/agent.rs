@@ -84,7 +84,8 @@ pub(super) async fn open_vault(home: &Home) -> Result<Vault, Failure> {
 /// Writes down what an operator did, where no host is open.
 pub(super) fn record(home: &Home, vault: &Vault, event: &Event) -> Result<(), Failure> {
     let key = vault.audit_key();
-    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
+    let settings = home.audit_settings()?;
+    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?), settings: &settings };
     AuditLog::open(&home.audit(), &opening, clock())?.append(event)?;
     Ok(())
 }
@@ -92,7 +93,7 @@ pub(super) fn record(home: &Home, vault: &Vault, event: &Event) -> Result<(), Fa
 /// A person at the command line: the local owner of the vault may act for each of its users.
 pub(super) fn caller(user: &UserId) -> Result<Caller, Failure> {
     let client: ClientName = CLIENT.parse().map_err(|error| Failure::error(format!("{error}")))?;
-    Ok(Caller { client, user: user.clone() })
+    Ok(Caller::new(client, user.clone()))
 }
 
 /// Writes a file of the home so that it is whole at any moment. A link stays one, and the file's mode stays.

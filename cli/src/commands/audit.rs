@@ -1,13 +1,21 @@
 //! `clawcoil audit`
 
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
-use clawcoil::audit::{self, Entry, Filter};
-use clawcoil::id::{ExplanationId, InvocationId, SkillName, UserId};
+use clawcoil::audit::{self, Decision, Entry, EventKind, Filter};
+use clawcoil::clock::Timestamp;
+use clawcoil::diagnostic::parse_duration;
+use clawcoil::host::Home;
+use clawcoil::id::{
+    ClientName, ConnectionId, CredentialName, ExplanationId, InvocationId, ProviderId, ServiceName, SkillName, UserId,
+};
 use serde_json::{Value, json};
 
 use super::agent;
 use crate::exit::Failure;
-use crate::output::{Output, printable};
+use crate::output::{Output, printable, write};
 use crate::settings::Settings;
 
 /// What happened
@@ -24,13 +32,40 @@ pub(crate) struct AuditCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Show the last entries
-    #[command(
-        after_help = "Examples:\n  clawcoil audit tail\n  clawcoil audit tail --user alice --skill gmail-send --lines 100\n  clawcoil audit tail --explanation why_0123456789abcdef0123456789abcdef     the decision behind a refusal"
-    )]
+    #[command(after_help = "\
+Examples:
+  clawcoil audit tail
+  clawcoil audit tail --user alice --skill gmail-send --lines 100
+  clawcoil audit tail --kind released --since 2h
+  clawcoil audit tail --explanation why_0123456789abcdef0123456789abcdef     the decision behind a refusal")]
     Tail(Tail),
+    /// Write entries to stdout as lines of JSON, oldest first
+    ///
+    /// Each line is the entry as it stands in the log, with a first member `file` that names the chain.
+    #[command(after_help = "\
+Examples:
+  clawcoil audit export > audit.jsonl
+  clawcoil audit export --since 2026-11-01 --until 2026-12-01 --decision denied
+  clawcoil audit export --user alice --kind released | jq .origin")]
+    Export(Export),
     /// Check that no entry was changed, moved, added or taken away
-    #[command(after_help = "Examples:\n  clawcoil audit verify")]
-    Verify,
+    ///
+    /// Checkpoints beside the log and in the places that audit.toml names are checked too: against one that lies where nobody
+    /// who can cut the log can reach it, a cut is noticed.
+    #[command(after_help = "\
+Examples:
+  clawcoil audit verify
+  clawcoil audit verify --against /mnt/witness/agent
+  clawcoil audit verify --against kept.checkpoint")]
+    Verify(Verify),
+    /// Show how far the log has come, signed, to be kept elsewhere
+    ///
+    /// Each is a signed note (C2SP tlog-checkpoint) over the entries of one file of the log. `audit verify --against` takes them.
+    #[command(after_help = "\
+Examples:
+  clawcoil audit checkpoints > kept.checkpoint
+  clawcoil audit checkpoints --json     also the keys that verifiers of signed notes take")]
+    Checkpoints,
 }
 
 #[derive(Debug, Args)]
@@ -39,25 +74,122 @@ struct Tail {
     #[arg(long, short = 'n', default_value_t = 20)]
     lines: usize,
 
+    #[command(flatten)]
+    which: Which,
+
+    /// Also that programs opened the log, which each command does
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+struct Verify {
+    /// A folder or a file with checkpoints that were kept elsewhere
+    #[arg(long, value_name = "PATH")]
+    against: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Export {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Which entries; all conditions must hold.
+#[derive(Debug, Args)]
+struct Which {
+    /// Only of this kind
+    #[arg(long, value_parser = kind())]
+    kind: Option<EventKind>,
+
+    /// Only what was decided, or ended, so
+    #[arg(long, value_parser = decision())]
+    decision: Option<Decision>,
+
     /// Only about this user
     #[arg(long)]
     user: Option<UserId>,
+
+    /// Only of calls by this program
+    #[arg(long)]
+    client: Option<ClientName>,
+
+    /// Only of calls with this credential, as `clawcoil token list` names it
+    #[arg(long, value_name = "NAME")]
+    credential: Option<CredentialName>,
 
     /// Only about this skill
     #[arg(long)]
     skill: Option<SkillName>,
 
-    /// Only of this call
+    /// Only about this service of a skill
     #[arg(long)]
+    service: Option<ServiceName>,
+
+    /// Only about this provider
+    #[arg(long)]
+    provider: Option<ProviderId>,
+
+    /// Only about this connection
+    #[arg(long, value_name = "ID")]
+    connection: Option<ConnectionId>,
+
+    /// Only of this call
+    #[arg(long, value_name = "ID")]
     invocation: Option<InvocationId>,
 
     /// Only the decisions behind this refusal
-    #[arg(long)]
+    #[arg(long, value_name = "ID")]
     explanation: Option<ExplanationId>,
 
-    /// Also that programs opened the log, which each command does
-    #[arg(long)]
-    all: bool,
+    /// Only from then on: a time, a date (UTC), or how long ago, as 90m, 2h, 7d
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Timestamp>,
+
+    /// Only before then
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<Timestamp>,
+}
+
+impl Which {
+    fn filter(self, without_opened: bool) -> Filter {
+        Filter {
+            kind: self.kind,
+            decision: self.decision,
+            user: self.user,
+            client: self.client,
+            credential: self.credential,
+            skill: self.skill,
+            service: self.service,
+            provider: self.provider,
+            connection: self.connection,
+            invocation: self.invocation,
+            explanation: self.explanation,
+            since: self.since,
+            until: self.until,
+            without_opened,
+        }
+    }
+}
+
+fn kind() -> impl clap::builder::TypedValueParser<Value = EventKind> {
+    PossibleValuesParser::new(EventKind::ALL.iter().map(|kind| kind.as_str())).try_map(|word| word.parse())
+}
+
+fn decision() -> impl clap::builder::TypedValueParser<Value = Decision> {
+    PossibleValuesParser::new(Decision::ALL.iter().map(|decision| decision.as_str())).try_map(|word| word.parse())
+}
+
+/// `2026-11-24T08:00:00Z`, `2026-11-24`, or `2h` for two hours ago.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    if let Ok(time) = format!("{text}T00:00:00Z").parse() {
+        return Ok(time);
+    }
+    let ago = parse_duration(text).ok().and_then(|ago| agent::clock().now().saturating_sub(ago).ok());
+    ago.ok_or_else(|| "write a time as 2026-11-24T08:00:00Z, a date as 2026-11-24, or how long ago as 2h".to_owned())
 }
 
 impl AuditCommand {
@@ -66,28 +198,44 @@ impl AuditCommand {
         let key = agent::open_vault(&home).await?.audit_key();
         match self.action {
             Action::Tail(tail) => {
-                let filter = Filter {
-                    user: tail.user,
-                    skill: tail.skill,
-                    invocation: tail.invocation,
-                    explanation: tail.explanation,
-                    without_opened: !tail.all,
-                    ..Filter::default()
-                };
-                let entries = audit::tail(&home.audit(), &key, &filter, tail.lines).map_err(|error| {
-                    Failure::error(format!("the audit log in {} can't be read: {error}", home.audit().display()))
-                })?;
-                show(&entries, output)
+                let filter = tail.which.filter(!tail.all);
+                let entries = audit::tail(&home.audit(), &key, &filter, tail.lines);
+                show(&entries.map_err(|error| unreadable(&home, &error))?, output)
             }
-            Action::Verify => {
-                let summary = audit::verify(&home.audit(), &key)?;
+            Action::Export(export) => {
+                let entries = audit::entries(&home.audit(), &key, &export.which.filter(false));
+                for entry in entries.map_err(|error| unreadable(&home, &error))? {
+                    write(&entry.map_err(|error| unreadable(&home, &error))?.exported())?;
+                }
+                Ok(())
+            }
+            Action::Checkpoints => {
+                let newest = audit::checkpoints(&home.audit(), &key)?;
+                let objects: Vec<Value> = newest
+                    .iter()
+                    .map(|checkpoint| {
+                        json!({
+                            "file": checkpoint.chain, "entries": checkpoint.size, "root": checkpoint.root.to_string(),
+                            "note": checkpoint.note, "verifier": checkpoint.verifier,
+                        })
+                    })
+                    .collect();
+                output.answer(json!({ "checkpoints": objects }), || {
+                    newest.iter().map(|checkpoint| checkpoint.note.as_str()).collect()
+                })
+            }
+            Action::Verify(verify) => {
+                let mut places = home.audit_settings()?.witnesses();
+                places.extend(verify.against);
+                let summary = audit::verify_with(&home.audit(), &key, &places)?;
                 let object = json!({
-                    "chains": summary.chains, "entries": summary.entries, "torn": summary.torn, "epoch": summary.epoch,
+                    "chains": summary.chains, "entries": summary.entries, "checkpoints": summary.checkpoints,
+                    "torn": summary.torn, "epoch": summary.epoch,
                 });
                 output.answer(object, || {
                     let intact = format!(
-                        "{} entries in {} files: nothing was changed, added or taken away.",
-                        summary.entries, summary.chains
+                        "{} entries in {} files: nothing was changed, added or taken away. {} signed checkpoints agree.",
+                        summary.entries, summary.chains, summary.checkpoints
                     );
                     let torn = summary.torn.iter().map(|chain| {
                         format!("{chain} ends within an entry: a process died while it wrote. Nothing was released under that entry.")
@@ -97,6 +245,10 @@ impl AuditCommand {
             }
         }
     }
+}
+
+fn unreadable(home: &Home, error: &std::io::Error) -> Failure {
+    Failure::error(format!("the audit log in {} can't be read: {error}", home.audit().display()))
 }
 
 fn show(entries: &[Entry], output: &Output) -> Result<(), Failure> {
@@ -124,4 +276,20 @@ fn line(entry: &Entry) -> String {
     words.extend(entry.explanation.clone());
     words.extend(entry.detail.as_ref().map(|detail| format!("({detail})")));
     printable(&words.join("  "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_a_date_or_how_long_ago() {
+        let time = |text: &str| moment(text).unwrap().to_string();
+        assert_eq!(time("2026-11-24T08:00:00+01:00"), "2026-11-24T07:00:00Z");
+        assert_eq!(time("2026-11-24"), "2026-11-24T00:00:00Z");
+        assert!(moment("2h").unwrap() < agent::clock().now());
+        for wrong in ["", "yesterday", "2026-13-01", "2", "99999999999999999999d"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
+        }
+    }
 }

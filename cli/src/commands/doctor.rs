@@ -157,15 +157,22 @@ async fn vault(home: &Home, findings: &mut Findings) {
         Err(failure) => return findings.add("vault", Health::Bad, failure.to_string()),
     };
     findings.add("vault", Health::Good, format!("opens with the identity of {}", vault.agent()));
+    let verified = home.audit_settings().map_err(Failure::from).and_then(|settings| {
+        audit::verify_with(&home.audit(), &vault.audit_key(), &settings.witnesses()).map_err(Failure::from)
+    });
+    let seen = verified.as_ref().ok().and_then(|summary| summary.epoch);
     findings.check(
         "audit",
-        audit::verify(&home.audit(), &vault.audit_key()).map_err(Failure::from).map(|summary| {
-            format!("{} entries in {} files, nothing changed or missing", summary.entries, summary.chains)
+        verified.map(|summary| {
+            format!(
+                "{} entries in {} files, nothing changed or missing; {} signed checkpoints agree",
+                summary.entries, summary.chains, summary.checkpoints
+            )
         }),
     );
     // A restored database is older than what the log has seen.
-    if let (Ok(summary), Ok(epoch)) = (audit::verify(&home.audit(), &vault.audit_key()), vault.epoch())
-        && let Some(seen) = summary.epoch.filter(|seen| *seen > epoch)
+    if let Ok(epoch) = vault.epoch()
+        && let Some(seen) = seen.filter(|seen| *seen > epoch)
     {
         let text = format!(
             "the database is older than the audit log knows it (change {epoch}, the log saw {seen}): it was put back from a backup; people may have to connect again"

@@ -153,7 +153,7 @@ impl Explain {
     fn run(self, home: &Home, output: &Output) -> Result<(), Failure> {
         let skill = Registry::in_folder(home.skills()).get(&self.skill)?;
         let policy = Policy::new(Permissions::parse(&home.permission_sources()?)?, provider::catalogue(home)?.facts());
-        let caller = Caller { client: self.client, user: self.user };
+        let caller = Caller::new(self.client, self.user);
         let installed = Skill { manifest: &skill.manifest, digest: skill.digest };
         let effective = policy.effective(&installed, &caller, agent::clock().now());
         let services: Vec<ServiceName> = match self.service {

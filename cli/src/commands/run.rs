@@ -1,7 +1,7 @@
 //! `clawcoil run`
 
 use clap::Args;
-use clawcoil::host::Outcome;
+use clawcoil::host::{Outcome, Receipt};
 use clawcoil::id::{SkillName, UserId};
 use clawcoil::runtime::{End, Logs, Tool, parse_input};
 use serde_json::{Map, Value, json};
@@ -42,6 +42,10 @@ pub(crate) struct Run {
     /// All arguments as one JSON object; - reads it from stdin
     #[arg(long, value_name = "JSON", conflicts_with = "arguments")]
     input: Option<String>,
+
+    /// Say on stderr, as JSON, what the call did with whose authority, and where the audit log tells of it; --json has it always
+    #[arg(long)]
+    receipt: bool,
 }
 
 impl Run {
@@ -69,8 +73,31 @@ impl Run {
         };
         // Tokens that expire during the call are refreshed on the way.
         let outcome = host.invoke(&agent::caller(&self.user)?, &self.skill, self.tool.as_deref(), &input).await?;
+        if self.receipt {
+            output.note(format_args!("{:#}", receipt_json(&outcome.receipt)));
+        }
         finish(&self.skill, outcome, output)
     }
+}
+
+/// A receipt, for programs.
+pub(crate) fn receipt_json(receipt: &Receipt) -> Value {
+    let credentials = receipt
+        .credentials
+        .iter()
+        .map(|(connection, generation)| json!({ "connection": connection.to_string(), "generation": generation.0 }));
+    json!({
+        "invocation": receipt.invocation.to_string(),
+        "skill": receipt.skill.to_string(),
+        "skill_digest": receipt.skill_digest.to_string(),
+        "tool": receipt.tool,
+        "policy": receipt.policy_hash.to_string(),
+        "origins": receipt.origins,
+        "credentials": credentials.collect::<Vec<_>>(),
+        "chain": receipt.chain,
+        "entry": receipt.position.map(|position| position.seq),
+        "hash": receipt.position.map(|position| position.hash.to_string()),
+    })
 }
 
 pub(super) fn object(text: &str) -> Result<Value, Failure> {
@@ -150,6 +177,7 @@ fn finish(skill: &SkillName, outcome: Outcome, output: &Output) -> Result<(), Fa
         "denials": outcome.denials.iter().map(denial_json).collect::<Vec<_>>(),
         "actions": outcome.actions.iter().map(action_json).collect::<Vec<_>>(),
         "memory_bytes": outcome.memory,
+        "receipt": receipt_json(&outcome.receipt),
     });
     match outcome.end {
         End::Value(value) => {

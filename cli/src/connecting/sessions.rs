@@ -273,7 +273,7 @@ fn connectable(app: &App, provider: &ProviderId) -> Result<(), Problem> {
 async fn wanted(app: &App, new: &NewSession) -> Result<BTreeSet<Scope>, Problem> {
     let Some(skill) = &new.skill else { return Ok(new.scopes.clone()) };
     let ready = app.host.ready(skill).await?;
-    let caller = Caller { client: new.client.clone(), user: new.user.clone() };
+    let caller = Caller::new(new.client.clone(), new.user.clone());
     let effective = app.host.effective(&ready, &caller);
     let mut services = effective.granted().filter(|service| service.provider == new.provider).peekable();
     if services.peek().is_none() {

@@ -185,7 +185,7 @@ async fn view(
 async fn skill(app: &App, session: &Session, entry: &Provider) -> Result<Option<SkillWords>, Problem> {
     let Some(name) = &session.skill else { return Ok(None) };
     let ready = app.host.ready(name).await?;
-    let caller = Caller { client: session.client.clone(), user: session.user.clone() };
+    let caller = Caller::new(session.client.clone(), session.user.clone());
     let effective = app.host.effective(&ready, &caller);
     Ok(Some(SkillWords::of(&ready, &effective, &session.provider, entry)))
 }

@@ -33,6 +33,13 @@ struct Entry {
     number: u64,
 }
 
+impl Entry {
+    /// A program may show a new credential within a session: its access token is renewed every hour.
+    fn is_of(&self, caller: &Caller) -> bool {
+        self.caller.client == caller.client && self.caller.user == caller.user
+    }
+}
+
 impl Book {
     pub(super) fn new(manager: Arc<LocalSessionManager>) -> Self {
         Self { manager, entries: Mutex::default() }
@@ -44,7 +51,7 @@ impl Book {
 
     /// Whether the session is this caller's.
     pub(super) fn is_of(&self, session: &str, caller: &Caller) -> bool {
-        self.entries().of.get(session).is_some_and(|entry| entry.caller == *caller)
+        self.entries().of.get(session).is_some_and(|entry| entry.is_of(caller))
     }
 
     /// The session has ended.
@@ -56,7 +63,7 @@ impl Book {
     pub(super) async fn add(&self, session: &str, caller: Caller) {
         let (tidy, oldest) = {
             let mut entries = self.entries();
-            let own = entries.of.iter().filter(|(_, entry)| entry.caller == caller);
+            let own = entries.of.iter().filter(|(_, entry)| entry.is_of(&caller));
             let (mut count, mut oldest) = (0, None::<(&String, &Entry)>);
             for entry in own {
                 count += 1;
@@ -98,7 +105,7 @@ mod tests {
     use super::*;
 
     fn caller(client: &str, user: &str) -> Caller {
-        Caller { client: client.parse().unwrap(), user: user.parse().unwrap() }
+        Caller { client: client.parse().unwrap(), user: user.parse().unwrap(), credential: None }
     }
 
     #[tokio::test]
@@ -110,6 +117,8 @@ mod tests {
         assert!(!book.is_of("s1", &caller("bot", "bob")), "another user of the same program");
         assert!(!book.is_of("s1", &caller("other", "alice")), "another program of the same user");
         assert!(!book.is_of("s2", &alice), "one that never was");
+        let renewed = Caller { credential: Some("tok_2".parse().unwrap()), ..alice.clone() };
+        assert!(book.is_of("s1", &renewed), "the same program with a new token");
         book.remove("s1");
         assert!(!book.is_of("s1", &alice));
     }

@@ -65,7 +65,7 @@ impl RequestState {
 impl Bound<'_> {
     /// No part can run into the next: names have no line ends, and the digest has one length.
     fn with(&self, contents: &str) -> String {
-        let Caller { client, user } = self.caller;
+        let Caller { client, user, credential: _ } = self.caller;
         let mut input = String::new();
         canonical(self.input, &mut input);
         format!("{client}\n{user}\n{}\n{}\n{contents}", self.tool, Digest::of(input.as_bytes()))
@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn caller(client: &str, user: &str) -> Caller {
-        Caller { client: client.parse().unwrap(), user: user.parse().unwrap() }
+        Caller { client: client.parse().unwrap(), user: user.parse().unwrap(), credential: None }
     }
 
     #[tokio::test]

@@ -157,7 +157,7 @@ impl Bench {
         std::fs::write(folder.path().join("skill.toml"), MANIFEST).unwrap();
         let host = Host::builder(home).open().await.unwrap();
         let skill = host.registry().add(&component, None).unwrap().name().clone();
-        let caller = Caller { client: "bench".parse().unwrap(), user: "ann".parse().unwrap() };
+        let caller = Caller::new("bench".parse().unwrap(), "ann".parse().unwrap());
         let scopes: BTreeSet<_> = [String::from("read").parse().unwrap()].into();
         let new = NewConnection {
             owner: Owner::User(caller.user.clone()),

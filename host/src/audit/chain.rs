@@ -98,6 +98,21 @@ fn subkey(key: &Key, purpose: &[u8]) -> Hmac<Sha256> {
     keyed(&sub.into())
 }
 
+/// The seed of the key that signs checkpoints.
+pub(super) fn checkpoint_seed(key: &Key) -> Key {
+    let seed = keyed(key.expose()).chain_update(b"clawcoil audit: checkpoint").finalize().into_bytes();
+    Key::fill_with(|to| to.copy_from_slice(&seed))
+}
+
+/// The hash that a line carries, as it says itself.
+pub(super) fn hash_of(line: &[u8]) -> Option<[u8; 32]> {
+    let start = line.len().checked_sub(SUFFIX)?;
+    let digits = line.get(start..)?.strip_prefix(b",\"hash\":\"")?.get(..64)?;
+    let mut hash = [0; 32];
+    hex::decode_to_slice(digits, &mut hash).ok()?;
+    Some(hash)
+}
+
 fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
     // RFC 2104: a key shorter than the block is filled up with zeros.
     let mut block = [0; 64];

@@ -1,8 +1,8 @@
 //! One thing that happened.
 
 use crate::id::{
-    ClientName, ConnectionId, Digest, ExplanationId, Generation, InvocationId, ProviderId, Scope, ServiceName,
-    SkillName, UserId,
+    ChangeId, ClientName, ConnectionId, CredentialName, Digest, ExplanationId, Generation, InvocationId, ProviderId,
+    Scope, ServiceName, SkillName, UserId,
 };
 
 /// No text in an entry is longer; what is longer is cut. A hostile name can't flood the log.
@@ -130,6 +130,8 @@ pub struct Event {
     pub invocation: Option<InvocationId>,
     /// Which program called.
     pub client: Option<ClientName>,
+    /// With which credential it has proven itself. Together with the user it tells who acted for whom.
+    pub credential: Option<CredentialName>,
     /// For which user. Only a keyed tag of it is written.
     pub user: Option<UserId>,
     /// Which skill.
@@ -158,6 +160,8 @@ pub struct Event {
     pub generation: Option<Generation>,
     /// The vault's epoch after a change of it.
     pub epoch: Option<u64>,
+    /// Which change of tokens, so that it is told once.
+    pub change: Option<ChangeId>,
     /// Under this the refusal was explained to the caller.
     pub explanation: Option<ExplanationId>,
     /// Anything else, in words.
@@ -178,6 +182,7 @@ impl Event {
             hexed(out, "invocation", "inv_", id.as_bytes());
         }
         some(out, "client", self.client.as_ref().map(ClientName::as_str));
+        some(out, "credential", self.credential.as_ref().map(CredentialName::as_str));
         some(out, "user", user_tag);
         some(out, "skill", self.skill.as_ref().map(SkillName::as_str));
         if let Some(digest) = self.skill_digest {
@@ -207,6 +212,9 @@ impl Event {
         }
         if let Some(generation) = self.generation {
             number(out, "generation", generation.0);
+        }
+        if let Some(id) = self.change {
+            hexed(out, "change", "chg_", id.as_bytes());
         }
         if let Some(id) = self.explanation {
             hexed(out, "explanation", "why_", id.as_bytes());
@@ -266,7 +274,7 @@ pub(super) fn push_number(out: &mut Vec<u8>, value: u64) {
 }
 
 /// A JSON string. All but printable ASCII is escaped, so that a line is a line and a terminal shows what is there.
-fn quoted(out: &mut Vec<u8>, value: &str) {
+pub(super) fn quoted(out: &mut Vec<u8>, value: &str) {
     let value = value.get(..value.floor_char_boundary(LONGEST_TEXT)).unwrap_or_default();
     out.push(b'"');
     if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {

@@ -12,7 +12,7 @@ use super::sink::FileSink;
 
 const EXTENSION: &str = "jsonl";
 /// A chain that is longer is left as it is, and the next process begins another.
-const LONGEST_CHAIN: u64 = 64 << 20;
+const LONGEST_CHAIN: u64 = 16 << 20;
 
 /// The last entry of a chain, as far as it is known.
 #[derive(Debug, Clone)]

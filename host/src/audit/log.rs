@@ -3,31 +3,36 @@
 use std::cell::RefCell;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::try_join_all;
 
 use crate::clock::{Clock, Timestamp};
-use crate::id::{AgentId, Digest, UserId};
+use crate::id::{AgentId, ChangeId, Digest, UserId};
 use crate::secret::Key;
 
 use super::chain::{FORMAT, Keys, Link};
+use super::checkpoint::Signer;
+use super::durable::{Durable, Syncer};
+use super::elsewhere::{Elsewhere, Ticket};
 use super::event::{self, Event};
 use super::folder::{self, Head};
+use super::read;
+use super::settings::Settings;
 use super::sink::{ClosedSink, Sink};
+use super::stream;
+use super::witness::Witness;
 
 /// A sink that takes longer than this for one line, or for making lines durable, counts as hanging.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a thread looks whether the writer is back before it sleeps. A line is written in microseconds, as long as it takes
 /// to fall asleep and be woken.
 const LOOKS: u32 = 200;
 /// How often a waiting writer looks at the clock.
-const GLANCE: Duration = Duration::from_millis(20);
-/// The pause after lines were made durable, before the next ones are.
-const REST: Duration = Duration::from_millis(500);
+pub(super) const GLANCE: Duration = Duration::from_millis(20);
 
 /// Why an entry could not be written. No token may be released then.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,28 @@ pub enum AuditError {
     /// What was written could not be made durable.
     #[error("audit entries could not be made durable, so no token is released; check the disk, then restart")]
     NotDurable,
+    /// A sink besides the log's own file takes no entries.
+    #[error("the audit sink {sink} takes no entries ({why}), so no token is released; mend it, or change audit.toml")]
+    Elsewhere {
+        /// Which one.
+        sink: String,
+        /// Why, as it says.
+        why: String,
+    },
+    /// A sink besides the log's own file takes too long.
+    #[error("the audit sink {sink} has not answered for 2 s, so no token is released; check it, or change audit.toml")]
+    ElsewhereHanging {
+        /// Which one.
+        sink: String,
+    },
+    /// A checkpoint can't be kept where it has to be.
+    #[error("a checkpoint of the audit log can't be kept in {place} ({why}), so no token is released; mend that")]
+    Checkpoint {
+        /// Where.
+        place: String,
+        /// Why not.
+        why: String,
+    },
 }
 
 /// What a log is opened with.
@@ -61,6 +88,8 @@ pub struct Opening<'a> {
     pub agent: Option<AgentId>,
     /// The vault's epoch at this moment.
     pub epoch: Option<u64>,
+    /// How it is kept.
+    pub settings: &'a Settings,
 }
 
 /// Where an entry stands.
@@ -75,8 +104,12 @@ pub struct Position {
 /// The log of this process: one chain, which it alone writes.
 pub struct AuditLog {
     shared: Arc<Shared>,
-    syncer: Option<JoinHandle<()>>,
+    /// Dropped before the other sinks, so that the last checkpoint is made.
+    _syncer: Syncer,
+    elsewhere: Vec<Elsewhere>,
+    strict: bool,
     chain: String,
+    dir: Option<PathBuf>,
     last_epoch: Option<u64>,
 }
 
@@ -85,23 +118,18 @@ thread_local! {
     static MEMBERS: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(1024));
 }
 
-struct Shared {
-    sink: Box<dyn Sink>,
+pub(super) struct Shared {
+    pub(super) sink: Box<dyn Sink>,
     keys: Keys,
     /// The user of the entry before, and how it is written: entries of one call follow each other.
     tagged: ArcSwapOption<(UserId, String)>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Signals that the writer has been put back.
     free: Condvar,
     /// Lines were written since the last time they were made durable.
-    dirty: AtomicBool,
-    /// Since when lines are being made durable: microseconds of the clock plus one, zero for not now.
-    syncing: AtomicU64,
-    not_durable: AtomicBool,
-    /// Whether the log is being closed.
-    closing: Mutex<bool>,
-    wake: Condvar,
+    pub(super) dirty: AtomicBool,
+    pub(super) durable: Durable,
 }
 
 struct State {
@@ -110,6 +138,10 @@ struct State {
     /// Since when it is absent.
     since: Duration,
     waiting: usize,
+    /// The number of the next entry.
+    written: u64,
+    /// The hashes of the entries that were written since the last time they were made durable.
+    hashes: Vec<[u8; 32]>,
 }
 
 struct Writer {
@@ -143,7 +175,8 @@ impl AuditLog {
         let keys = Keys::new(opening.key);
         let place = folder::take_place(dir, &keys, &*clock)
             .map_err(|source| AuditError::Folder { path: dir.to_owned(), source })?;
-        let mut log = Self::start(place.chain, Box::new(place.sink), keys, place.link, &place.heads, opening, clock)?;
+        let begun = Begun { chain: place.chain, link: place.link, heads: &place.heads, dir: Some(dir) };
+        let mut log = Self::start(begun, Box::new(place.sink), keys, opening, clock)?;
         log.last_epoch = place.epoch;
         Ok(log)
     }
@@ -155,77 +188,132 @@ impl AuditLog {
         opening: &Opening<'_>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        Self::start(chain.to_owned(), sink, Keys::new(opening.key), Link::FIRST, &[], opening, clock)
+        let begun = Begun { chain: chain.to_owned(), link: Link::FIRST, heads: &[], dir: None };
+        Self::start(begun, sink, Keys::new(opening.key), opening, clock)
     }
 
     /// A log that takes no entry, because opening the real one failed with this error: for taking access away all the same.
     /// What must not be done without its entry is not done.
     pub fn closed(why: AuditError, opening: &Opening<'_>, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
         let sink = Box::new(ClosedSink(Arc::new(why)));
-        Self::over(String::new(), sink, Keys::new(opening.key), Link::FIRST, opening.epoch, clock)
+        let begun = Begun { chain: String::new(), link: Link::FIRST, heads: &[], dir: None };
+        Self::over(begun, sink, Keys::new(opening.key), opening, &Settings::default(), clock)
     }
 
     fn start(
-        chain: String,
+        begun: Begun<'_>,
         sink: Box<dyn Sink>,
         keys: Keys,
-        link: Link,
-        heads: &[Head],
         opening: &Opening<'_>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        let log = Self::over(chain, sink, keys, link, opening.epoch, clock)?;
-        log.shared.write(|line| opened(line, &log.chain, opening.agent, heads))?;
+        let heads = begun.heads;
+        let log = Self::over(begun, sink, keys, opening, opening.settings, clock)?;
+        log.write(|line| opened(line, &log.chain, opening.agent, heads))?;
         Ok(log)
     }
 
     fn over(
-        chain: String,
+        begun: Begun<'_>,
         sink: Box<dyn Sink>,
         keys: Keys,
-        link: Link,
-        epoch: Option<u64>,
+        opening: &Opening<'_>,
+        settings: &Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        let writer = Writer::new(link, epoch);
-        let state = State { writer: Some(writer), since: Duration::ZERO, waiting: 0 };
+        let Begun { chain, link, dir, .. } = begun;
+        let writer = Some(Writer::new(link, opening.epoch));
+        let state = State { writer, since: Duration::ZERO, waiting: 0, written: link.seq, hashes: Vec::new() };
         let shared = Arc::new(Shared {
             sink,
             keys,
             tagged: ArcSwapOption::empty(),
-            clock,
+            clock: Arc::clone(&clock),
             state: Mutex::new(state),
             free: Condvar::new(),
             dirty: AtomicBool::new(false),
-            syncing: AtomicU64::new(0),
-            not_durable: AtomicBool::new(false),
-            closing: Mutex::new(false),
-            wake: Condvar::new(),
+            durable: Durable::default(),
         });
-        let syncer = std::thread::Builder::new().name("audit-sync".to_owned()).spawn({
-            let shared = Arc::clone(&shared);
-            move || shared.keep_durable()
+        let file = dir.and_then(|dir| folder::checked_path_of(dir, &chain));
+        // A name that an embedding program made up may be none for a file.
+        let witness = folder::checked_path_of(Path::new("/"), &chain).map(|_| {
+            let folders = dir.map(Path::to_owned).into_iter().chain(settings.witnesses());
+            let before = file.clone().filter(|_| link.seq > 0).map(|file| (file, link.seq));
+            Witness::new(Signer::new(opening.key), chain.clone(), settings.checkpoint_every, before, folders)
         });
-        let syncer = Some(syncer.map_err(AuditError::Write)?);
-        Ok(Self { shared, syncer, chain, last_epoch: None })
+        let syncer = Syncer::start(&shared, witness).map_err(AuditError::Write)?;
+        let elsewhere = settings.sinks.iter().map(|destination| {
+            let sink = stream::sink(destination, &chain, file.as_deref());
+            Elsewhere::start(destination.name(), sink, settings.strict, Arc::clone(&clock)).map_err(AuditError::Write)
+        });
+        Ok(Self {
+            shared,
+            _syncer: syncer,
+            elsewhere: elsewhere.collect::<Result<_, _>>()?,
+            strict: settings.strict,
+            chain,
+            dir: dir.map(Path::to_owned),
+            last_epoch: None,
+        })
     }
 
     /// Appends an entry. When this returns, the entry has left the process.
     ///
-    /// It costs a hash and one `write(2)`. It blocks the thread while other threads append, at most two seconds.
+    /// It costs a hash and one `write(2)`. It blocks the thread while other threads append, at most two seconds. It waits for no
+    /// other sink, so that what takes something away goes on while one of them fails.
     pub fn append(&self, event: &Event) -> Result<Position, AuditError> {
+        self.append_and_hand_on(event).map(|(position, _)| position)
+    }
+
+    /// Appends the entry of a release. When this returns, whatever is configured has the entry: every sink, and in strict mode
+    /// the disk.
+    ///
+    /// A sink that fails, or takes two seconds, is an error, and the token must not be released.
+    pub async fn append_for_release(&self, event: &Event) -> Result<Position, AuditError> {
+        self.elsewhere.iter().try_for_each(Elsewhere::healthy)?;
+        self.shared.check_checkpoints()?;
+        let (position, tickets) = self.append_and_hand_on(event)?;
+        if !tickets.is_empty() {
+            try_join_all(self.elsewhere.iter().zip(tickets).map(|(sink, ticket)| sink.taken(ticket))).await?;
+        }
+        if self.strict {
+            self.shared.until_durable(position.seq.saturating_add(1)).await?;
+        }
+        Ok(position)
+    }
+
+    fn append_and_hand_on(&self, event: &Event) -> Result<(Position, Vec<Ticket>), AuditError> {
         // What doesn't depend on the entry before is written down before the log is taken: others wait for what is left.
         let tag = event.user.as_ref().map(|user| self.shared.tag(user));
         MEMBERS.with_borrow_mut(|members| {
             members.clear();
             event.write(members, tag.as_ref().map(|tagged| tagged.1.as_str()));
-            self.shared.write(|writer| {
+            self.write(|writer| {
                 if event.epoch.is_some() {
                     writer.epoch = event.epoch;
                 }
                 writer.line.extend_from_slice(members);
             })
         })
+    }
+
+    fn write(&self, members: impl FnOnce(&mut Writer)) -> Result<(Position, Vec<Ticket>), AuditError> {
+        let mut tickets = Vec::new();
+        // While the writer is held, so that each sink gets the lines in their order.
+        let position = self.shared.write(members, |line| {
+            if !self.elsewhere.is_empty() {
+                let line = Arc::from(line);
+                tickets.extend(self.elsewhere.iter().map(|sink| sink.push(&line)));
+            }
+        })?;
+        Ok((position, tickets))
+    }
+
+    /// Whether an entry of any process tells of this change. It reads the whole log. A log in a sink of the embedding program
+    /// can't be read: the answer is no.
+    pub fn tells_of(&self, change: ChangeId) -> Result<bool, AuditError> {
+        let Some(dir) = &self.dir else { return Ok(false) };
+        read::tells_of(dir, change).map_err(|source| AuditError::Folder { path: dir.clone(), source })
     }
 
     /// The name of this process's chain, which is its file's name without the extension.
@@ -265,21 +353,34 @@ fn opened(writer: &mut Writer, chain: &str, agent: Option<AgentId>, heads: &[Hea
     line.push(b']');
 }
 
+/// A chain that is begun, or gone on with.
+struct Begun<'a> {
+    chain: String,
+    link: Link,
+    heads: &'a [Head],
+    dir: Option<&'a Path>,
+}
+
 impl Shared {
-    fn write(&self, members: impl FnOnce(&mut Writer)) -> Result<Position, AuditError> {
+    fn write(&self, members: impl FnOnce(&mut Writer), hand_on: impl FnOnce(&[u8])) -> Result<Position, AuditError> {
         self.check_durability()?;
         let mut writer = self.take_writer()?;
         let result = self.write_line(&mut writer, members);
+        if result.is_ok() {
+            hand_on(&writer.line);
+        }
         let mut state = self.state();
+        if let Ok(position) = &result {
+            state.written = writer.link.seq;
+            state.hashes.push(*position.hash.as_bytes());
+        }
         state.writer = Some(writer);
         if state.waiting > 0 {
             self.free.notify_one();
         }
         drop(state);
         if result.is_ok() && !self.dirty.swap(true, Ordering::AcqRel) {
-            // Taken, so that the thread doesn't fall asleep between its look at the flag and this.
-            drop(self.closing.lock());
-            self.wake.notify_one();
+            self.durable.wake();
         }
         result
     }
@@ -292,6 +393,12 @@ impl Shared {
         let tagged = Arc::new((user.clone(), self.keys.user_tag(user)));
         self.tagged.store(Some(Arc::clone(&tagged)));
         tagged
+    }
+
+    /// The number of the next entry, and the hashes of those that were written since the last time this was asked.
+    pub(super) fn take_written(&self) -> (u64, Vec<[u8; 32]>) {
+        let mut state = self.state();
+        (state.written, std::mem::take(&mut state.hashes))
     }
 
     fn write_line(&self, writer: &mut Writer, members: impl FnOnce(&mut Writer)) -> Result<Position, AuditError> {
@@ -347,58 +454,6 @@ impl Shared {
             state.waiting += 1;
             state = self.free.wait_timeout(state, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
             state.waiting -= 1;
-        }
-    }
-
-    fn check_durability(&self) -> Result<(), AuditError> {
-        if self.not_durable.load(Ordering::Acquire) {
-            return Err(AuditError::NotDurable);
-        }
-        for _ in 0..3 {
-            let since = self.syncing.load(Ordering::Acquire);
-            if since == 0 || self.micros().saturating_sub(since) < u64::try_from(PATIENCE.as_micros()).unwrap_or(0) {
-                return Ok(());
-            }
-            std::thread::sleep(GLANCE);
-        }
-        Err(AuditError::Hanging)
-    }
-
-    fn micros(&self) -> u64 {
-        u64::try_from(self.clock.monotonic().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
-    }
-
-    /// What the thread does until the log is closed.
-    fn keep_durable(&self) {
-        let closing = || self.closing.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let idle = |closing: &mut bool| !*closing && !self.dirty.load(Ordering::Acquire);
-            let closed = *self.wake.wait_while(closing(), idle).unwrap_or_else(PoisonError::into_inner);
-            if self.dirty.swap(false, Ordering::AcqRel) {
-                self.syncing.store(self.micros(), Ordering::Release);
-                // After a failed `fsync(2)` the system may have dropped what it could not write: it stays failed.
-                if self.sink.sync().is_err() {
-                    self.not_durable.store(true, Ordering::Release);
-                }
-                self.syncing.store(0, Ordering::Release);
-            } else if closed {
-                return;
-            }
-            drop(self.wake.wait_timeout_while(closing(), REST, |closing| !*closing));
-        }
-    }
-}
-
-impl Drop for AuditLog {
-    /// Makes durable what was written.
-    fn drop(&mut self) {
-        *self.shared.closing.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.shared.wake.notify_one();
-        if let Some(syncer) = self.syncer.take()
-            && self.shared.check_durability().is_ok()
-        {
-            // It panics nowhere; and if it did, there is nothing left to do about it here.
-            let _ = syncer.join();
         }
     }
 }

@@ -6,28 +6,43 @@
 //!
 //! A file under the log's folder is one chain, and has one writing process at a time. A process that starts writes an
 //! `opened` entry which names the heads of all other chains, so that a file which was cut or deleted later is noticed by
-//! [`verify`]. The very last entries of the youngest chain have no such witness: cutting exactly at a line's end there is
-//! noticed only while the process that wrote them still runs.
+//! [`verify`].
+//!
+//! Every so many entries, and when a process ends, a signed [`Checkpoint`] says how far the chain has come: the size and the
+//! root hash of a Merkle tree (RFC 6962) over the entries' hashes, in the form of C2SP tlog-checkpoint and signed-note, with an
+//! Ed25519 key that is derived from the vault's. They stand in a file beside the chain, and in every other place that
+//! [`Settings`] names. Against one that lies out of reach of whoever cuts the log, [`verify_with`] notices the cut. There are no
+//! inclusion or consistency proofs: who checks a checkpoint reads the whole chain.
 //!
 //! [`AuditLog::append`] returns when the entry has been handed to the operating system, so it survives the death of the
-//! process; a thread makes it durable within a second. A sink that fails, or hangs for two seconds, makes every further
-//! `append` an error, and whoever wanted to release a token must not.
+//! process; a thread makes it durable within a second. [`AuditLog::append_for_release`] waits besides for every other sink that
+//! is configured, and in strict mode for the disk. A sink that fails, or hangs for two seconds, makes it an error, and whoever
+//! wanted to release a token must not; what takes something away uses `append`, and goes on.
 //!
 //! Users are written as keyed tags: the log alone doesn't tell who they are.
 
 mod chain;
+mod checkpoint;
+mod durable;
+mod elsewhere;
 mod event;
 mod folder;
 mod log;
 mod read;
+mod settings;
 mod sink;
+mod stream;
+mod tree;
 mod verify;
+mod witness;
 
+pub use checkpoint::{BadCheckpoint, Checkpoint};
 pub use event::{Decision, Event, EventKind};
 pub use log::{AuditError, AuditLog, Opening, Position};
-pub use read::{Entry, Filter, read, tail};
+pub use read::{Entries, Entry, Filter, entries, read, tail};
+pub use settings::{Destination, Settings};
 pub use sink::{FileSink, Sink};
-pub use verify::{Fault, FirstBad, Summary, VerifyError, verify};
+pub use verify::{Fault, FirstBad, Summary, VerifyError, checkpoints, verify, verify_with};
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,18 @@
 //! The reading side, for people who ask what happened.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
 use crate::clock::Timestamp;
-use crate::id::{ExplanationId, InvocationId, ProviderId, ServiceName, SkillName, UserId};
+use crate::id::{
+    ChangeId, ClientName, ConnectionId, CredentialName, ExplanationId, InvocationId, ProviderId, ServiceName,
+    SkillName, UserId,
+};
 use crate::secret::Key;
 
 use super::chain::Keys;
-use super::event::{Decision, EventKind};
+use super::event::{self, Decision, EventKind};
 use super::folder;
 use super::verify::Lines;
 
@@ -17,6 +21,10 @@ use super::verify::Lines;
 pub struct Filter {
     /// Of this user: the name, whose tag is looked for.
     pub user: Option<UserId>,
+    /// Of calls by this program.
+    pub client: Option<ClientName>,
+    /// Of calls with this credential.
+    pub credential: Option<CredentialName>,
     /// Of this skill.
     pub skill: Option<SkillName>,
     /// Of this service.
@@ -29,10 +37,14 @@ pub struct Filter {
     pub decision: Option<Decision>,
     /// Of this call.
     pub invocation: Option<InvocationId>,
+    /// Of this connection.
+    pub connection: Option<ConnectionId>,
     /// The refusal that was explained under this.
     pub explanation: Option<ExplanationId>,
     /// From this time on.
     pub since: Option<Timestamp>,
+    /// Before this time.
+    pub until: Option<Timestamp>,
     /// Without the `opened` entries: there is one for each process that opened the log.
     pub without_opened: bool,
 }
@@ -57,6 +69,8 @@ pub struct Entry {
     pub invocation: Option<String>,
     /// Which program called.
     pub client: Option<String>,
+    /// With which credential.
+    pub credential: Option<String>,
     /// The tag of the user.
     pub user: Option<String>,
     /// Which skill.
@@ -77,6 +91,8 @@ pub struct Entry {
     pub rule: Option<String>,
     /// The generation of the tokens.
     pub generation: Option<u64>,
+    /// The change of tokens.
+    pub change: Option<String>,
     /// Under this the refusal was explained.
     pub explanation: Option<String>,
     /// Anything else.
@@ -91,6 +107,7 @@ struct Line {
     decision: Option<String>,
     invocation: Option<String>,
     client: Option<String>,
+    credential: Option<String>,
     user: Option<String>,
     skill: Option<String>,
     tool: Option<String>,
@@ -101,6 +118,7 @@ struct Line {
     method: Option<String>,
     rule: Option<String>,
     generation: Option<u64>,
+    change: Option<String>,
     explanation: Option<String>,
     detail: Option<String>,
 }
@@ -119,6 +137,7 @@ impl Entry {
             decision: line.decision,
             invocation: line.invocation,
             client: line.client,
+            credential: line.credential,
             user: line.user,
             skill: line.skill,
             tool: line.tool,
@@ -129,65 +148,157 @@ impl Entry {
             method: line.method,
             rule: line.rule,
             generation: line.generation,
+            change: line.change,
             explanation: line.explanation,
             detail: line.detail,
         })
+    }
+
+    /// The entry as a line that tells its file as well: the line as it stands there, with a first member `file` added.
+    pub fn exported(&self) -> String {
+        let mut out = b"{\"file\":".to_vec();
+        event::quoted(&mut out, &self.chain);
+        out.push(b',');
+        out.extend_from_slice(self.json.strip_prefix('{').unwrap_or_default().as_bytes());
+        // All parts are text.
+        String::from_utf8(out).unwrap_or_default()
+    }
+
+    /// Reads back what [`exported`](Self::exported) gave: the chain, and the line as it stood there. `None` where it is none.
+    pub fn imported(line: &str) -> Option<Self> {
+        let rest = line.strip_prefix("{\"file\":")?;
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+        let chain = values.next()?.ok()?;
+        let members = rest.get(values.byte_offset()..)?.strip_prefix(',')?;
+        Self::parse(&chain, format!("{{{members}").as_bytes())
     }
 }
 
 /// All entries that the filter lets through, oldest first.
 pub fn read(dir: &Path, key: &Key, filter: &Filter) -> io::Result<Vec<Entry>> {
-    tail(dir, key, filter, usize::MAX)
+    entries(dir, key, filter)?.collect()
 }
 
 /// The last entries that the filter lets through, oldest first.
 pub fn tail(dir: &Path, key: &Key, filter: &Filter, most: usize) -> io::Result<Vec<Entry>> {
-    let user = filter.user.as_ref().map(|user| Keys::new(key).user_tag(user));
+    let mut last = VecDeque::new();
+    for entry in entries(dir, key, filter)? {
+        last.push_back(entry?);
+        if last.len() > most {
+            last.pop_front();
+        }
+    }
+    Ok(last.into())
+}
+
+/// The entries that the filter lets through, oldest first, one by one: however long the log is, little of it is held in
+/// memory.
+pub fn entries(dir: &Path, key: &Key, filter: &Filter) -> io::Result<Entries> {
     let wanted = Wanted {
-        user,
+        user: filter.user.as_ref().map(|user| Keys::new(key).user_tag(user)),
         invocation: filter.invocation.as_ref().map(ToString::to_string),
+        connection: filter.connection.as_ref().map(ToString::to_string),
         explanation: filter.explanation.as_ref().map(ToString::to_string),
-        filter,
+        filter: filter.clone(),
     };
-    let mut found = Vec::new();
+    let mut chains = Vec::new();
+    for (chain, path) in folder::chains(dir)? {
+        let mut open = Open { chain, lines: Lines::open(&path)?, next: None };
+        open.advance(&wanted)?;
+        chains.push(open);
+    }
+    Ok(Entries { chains, wanted })
+}
+
+/// Whether an entry tells of this change.
+pub(super) fn tells_of(dir: &Path, change: ChangeId) -> io::Result<bool> {
+    let change = change.to_string();
     for (chain, path) in folder::chains(dir)? {
         let mut lines = Lines::open(&path)?;
-        let first = found.len();
         while let Some(line) = lines.next()? {
-            found.extend(Entry::parse(&chain, line).filter(|entry| wanted.matches(entry)));
-            // Twice as many as wanted, so that the front is cut off seldom.
-            if found.len() - first >= most.saturating_mul(2).max(64) {
-                found.drain(first..found.len() - most.min(found.len() - first));
+            if Entry::parse(&chain, line).is_some_and(|entry| entry.change.as_ref() == Some(&change)) {
+                return Ok(true);
             }
         }
     }
-    found.sort_by(|a, b| (a.time, &a.chain, a.seq).cmp(&(b.time, &b.chain, b.seq)));
-    found.drain(..found.len().saturating_sub(most));
-    Ok(found)
+    Ok(false)
 }
 
-struct Wanted<'a> {
+/// What [`entries()`] gives.
+#[derive(Debug)]
+pub struct Entries {
+    chains: Vec<Open>,
+    wanted: Wanted,
+}
+
+#[derive(Debug)]
+struct Open {
+    chain: String,
+    lines: Lines,
+    next: Option<Entry>,
+}
+
+impl Open {
+    fn advance(&mut self, wanted: &Wanted) -> io::Result<()> {
+        self.next = None;
+        while let Some(line) = self.lines.next()? {
+            self.next = Entry::parse(&self.chain, line).filter(|entry| wanted.matches(entry));
+            if self.next.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Entries {
+    type Item = io::Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        fn place(entry: &Entry) -> (Timestamp, &str, u64) {
+            (entry.time, &entry.chain, entry.seq)
+        }
+        let ready = self.chains.iter_mut().filter(|open| open.next.is_some());
+        let oldest = ready.min_by(|a, b| a.next.as_ref().map(place).cmp(&b.next.as_ref().map(place)))?;
+        let entry = oldest.next.take()?;
+        match oldest.advance(&self.wanted) {
+            Ok(()) => Some(Ok(entry)),
+            Err(error) => {
+                self.chains.clear();
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Wanted {
     user: Option<String>,
     invocation: Option<String>,
+    connection: Option<String>,
     explanation: Option<String>,
-    filter: &'a Filter,
+    filter: Filter,
 }
 
-impl Wanted<'_> {
+impl Wanted {
     fn matches(&self, entry: &Entry) -> bool {
         fn is(wanted: Option<&str>, found: Option<&str>) -> bool {
             wanted.is_none_or(|wanted| found == Some(wanted))
         }
-        let filter = self.filter;
+        let filter = &self.filter;
         is(self.user.as_deref(), entry.user.as_deref())
             && is(self.invocation.as_deref(), entry.invocation.as_deref())
+            && is(self.connection.as_deref(), entry.connection.as_deref())
             && is(self.explanation.as_deref(), entry.explanation.as_deref())
+            && is(filter.client.as_ref().map(ClientName::as_str), entry.client.as_deref())
+            && is(filter.credential.as_ref().map(CredentialName::as_str), entry.credential.as_deref())
             && is(filter.skill.as_ref().map(SkillName::as_str), entry.skill.as_deref())
             && is(filter.service.as_ref().map(ServiceName::as_str), entry.service.as_deref())
             && is(filter.provider.as_ref().map(ProviderId::as_str), entry.provider.as_deref())
             && is(filter.kind.map(EventKind::as_str), Some(&entry.kind))
             && is(filter.decision.map(Decision::as_str), entry.decision.as_deref())
             && filter.since.is_none_or(|since| entry.time >= since)
+            && filter.until.is_none_or(|until| entry.time < until)
             && !(filter.without_opened && entry.kind == "opened")
     }
 }

@@ -18,6 +18,16 @@ pub trait Sink: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
+impl Sink for std::sync::Arc<dyn Sink> {
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        (**self).append(line)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (**self).sync()
+    }
+}
+
 /// A file that only grows, readable and writable by its owner alone, and locked by the process that writes it.
 #[derive(Debug)]
 pub struct FileSink {

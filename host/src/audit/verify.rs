@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::secret::Key;
 
 use super::chain::{Keys, Link};
+use super::checkpoint::{self, BadCheckpoint, Checkpoint, Signer};
 use super::folder;
+use super::tree::Tree;
 
 /// No line of a log is longer; what follows is not read as a part of it.
 const LONGEST_LINE: u64 = 16 << 20;
@@ -68,6 +70,32 @@ pub enum Fault {
         /// The entry it saw.
         seen: u64,
     },
+    /// A checkpoint has more entries.
+    #[error("the chain ends too early: a checkpoint in {} has {size} entries", place.display())]
+    CutBelowCheckpoint {
+        /// The file with the checkpoint.
+        place: PathBuf,
+        /// How many entries it has.
+        size: u64,
+    },
+    /// A checkpoint was made of other entries.
+    #[error(
+        "from here on the chain was written anew: the checkpoint in {} with {size} entries is of another history", place.display()
+    )]
+    NotOfCheckpoint {
+        /// The file with the checkpoint.
+        place: PathBuf,
+        /// How many entries it has.
+        size: u64,
+    },
+    /// A checkpoint knows this file.
+    #[error("the file is missing: a checkpoint in {} has {size} entries of it", place.display())]
+    MissingCheckpointed {
+        /// The file with the checkpoint.
+        place: PathBuf,
+        /// How many entries it has.
+        size: u64,
+    },
 }
 
 /// The first entry that is bad.
@@ -88,6 +116,9 @@ pub enum VerifyError {
     /// The log is not what was written.
     #[error(transparent)]
     Bad(#[from] FirstBad),
+    /// A checkpoint is not what was signed.
+    #[error(transparent)]
+    Checkpoint(#[from] BadCheckpoint),
     /// The log can't be read.
     #[error("the audit log can't be read at {path}")]
     Read {
@@ -106,21 +137,35 @@ pub struct Summary {
     pub chains: usize,
     /// How many entries.
     pub entries: u64,
+    /// How many signed checkpoints agree with them.
+    pub checkpoints: u64,
     /// Chains whose last line is cut, as the next process that started saw and noted: a crash within a write looks so.
     pub torn: Vec<String>,
     /// The highest epoch of the vault that an entry names.
     pub epoch: Option<u64>,
 }
 
-/// Checks all chains of a folder, each by itself and against what the others saw of it.
+/// Checks all chains of a folder, each by itself, against what the others saw of it, and against the checkpoints beside them.
 ///
 /// It reads while other processes write: what they are just writing is left out.
 pub fn verify(dir: &Path, key: &Key) -> Result<Summary, VerifyError> {
+    verify_with(dir, key, &[])
+}
+
+/// Checks all chains of a folder as [`verify`] does, and against the checkpoints in other places: folders, or files with one or
+/// more of them.
+pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summary, VerifyError> {
     let keys = Keys::new(key);
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
-        move |source| VerifyError::Read { path, source }
-    };
+    // Before the chains are read: those only grow.
+    let mut bad_checkpoint = None;
+    let mut stated = BTreeMap::<String, Vec<Checkpoint>>::new();
+    let signer = Signer::new(key);
+    for place in std::iter::once(dir).chain(witnesses.iter().map(PathBuf::as_path)) {
+        for found in checkpoint::read(place, &signer, &mut bad_checkpoint).map_err(unreadable(place))? {
+            stated.entry(found.chain.clone()).or_default().push(found);
+        }
+    }
+    stated.values_mut().for_each(|stated| stated.sort_by_key(|checkpoint| checkpoint.size));
     let mut chains = BTreeMap::new();
     for (name, path) in folder::chains(dir).map_err(unreadable(dir))? {
         chains.insert(name, path);
@@ -133,23 +178,52 @@ pub fn verify(dir: &Path, key: &Key) -> Result<Summary, VerifyError> {
     let mut contradiction = None;
     for (name, path) in &chains {
         let cited = seen.get(name).map(Vec::as_slice).unwrap_or_default();
-        let walk = Walk { name, path, cited, keys: &keys };
+        let stated = stated.get(name).map(Vec::as_slice).unwrap_or_default();
+        let walk = Walk { name, path, cited, stated, keys: &keys };
         // A chain that is broken by itself counts before what others saw: the witness may be the forgery.
         if let Some(bad) = walk.run(&mut summary).map_err(unreadable(path))?? {
             contradiction.get_or_insert(bad);
         }
     }
-    for (name, cited) in &seen {
+    let missing = |name: &str| {
         let file = folder::checked_path_of(dir, name).unwrap_or_else(|| dir.to_owned());
-        if let Some(citation) = cited.first()
-            && !chains.contains_key(name)
-            && !file.is_file()
-        {
+        (!chains.contains_key(name) && !file.is_file()).then_some(file)
+    };
+    for (name, cited) in &seen {
+        if let Some((file, citation)) = missing(name).zip(cited.first()) {
             let fault = Fault::Deleted { witness: citation.witness.clone(), seen: citation.head.seq };
             contradiction.get_or_insert(FirstBad { file, entry: 0, fault });
         }
     }
-    contradiction.map_or(Ok(summary), |bad| Err(bad.into()))
+    for (name, stated) in &stated {
+        if let Some((file, last)) = missing(name).zip(stated.last()) {
+            let fault = Fault::MissingCheckpointed { place: last.place.clone(), size: last.size };
+            contradiction.get_or_insert(FirstBad { file, entry: 0, fault });
+        }
+    }
+    match (contradiction, bad_checkpoint) {
+        (Some(bad), _) => Err(bad.into()),
+        (None, Some(bad)) => Err(bad.into()),
+        (None, None) => Ok(summary),
+    }
+}
+
+/// The newest checkpoint of each chain in a folder: to be kept where whoever can cut the log can't reach it.
+pub fn checkpoints(dir: &Path, key: &Key) -> Result<Vec<Checkpoint>, VerifyError> {
+    let mut bad = None;
+    let mut newest = BTreeMap::<String, Checkpoint>::new();
+    for found in checkpoint::read(dir, &Signer::new(key), &mut bad).map_err(unreadable(dir))? {
+        match newest.get(&found.chain) {
+            Some(known) if known.size >= found.size => {}
+            _ => drop(newest.insert(found.chain.clone(), found)),
+        }
+    }
+    bad.map_or_else(|| Ok(newest.into_values().collect()), |bad| Err(bad.into()))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> VerifyError + use<> {
+    let path = path.to_owned();
+    move |source| VerifyError::Read { path, source }
 }
 
 /// A head as an `opened` entry names it.
@@ -198,6 +272,8 @@ struct Walk<'a> {
     name: &'a str,
     path: &'a Path,
     cited: &'a [Citation],
+    /// In the order of their sizes.
+    stated: &'a [Checkpoint],
     keys: &'a Keys,
 }
 
@@ -208,6 +284,9 @@ impl Walk<'_> {
         let mut lines = Lines::open(self.path)?;
         let mut link = Link::FIRST;
         let mut contradiction = None;
+        let mut tree = Tree::default();
+        let mut stated = self.stated.iter().peekable();
+        let mut agreed = 0;
         while let Some(line) = lines.next()? {
             let next = match self.keys.check(line, &link) {
                 Ok(next) => next,
@@ -220,6 +299,16 @@ impl Walk<'_> {
                 if citation.head.hash != hex::encode(next.prev) {
                     let fault = Fault::Replaced { witness: citation.witness.clone() };
                     contradiction.get_or_insert(bad(link.seq, fault));
+                }
+            }
+            tree.push(&next.prev);
+            while let Some(checkpoint) = stated.next_if(|checkpoint| checkpoint.size <= tree.size()) {
+                if checkpoint.size == 0 || *checkpoint.root.as_bytes() == tree.root() {
+                    agreed = checkpoint.size;
+                    summary.checkpoints = summary.checkpoints.saturating_add(1);
+                } else {
+                    let fault = Fault::NotOfCheckpoint { place: checkpoint.place.clone(), size: checkpoint.size };
+                    contradiction.get_or_insert(bad(agreed, fault));
                 }
             }
             summary.epoch = summary.epoch.max(epoch(line));
@@ -239,6 +328,10 @@ impl Walk<'_> {
             let fault = Fault::CutOff { witness: citation.witness.clone(), seen: citation.head.seq };
             contradiction.get_or_insert(bad(link.seq, fault));
         }
+        if let Some(beyond) = stated.next_back() {
+            let fault = Fault::CutBelowCheckpoint { place: beyond.place.clone(), size: beyond.size };
+            contradiction.get_or_insert(bad(link.seq, fault));
+        }
         Ok(Ok(contradiction))
     }
 }
@@ -255,6 +348,7 @@ fn epoch(line: &[u8]) -> Option<u64> {
 }
 
 /// The lines of a file, each bounded.
+#[derive(Debug)]
 pub(super) struct Lines {
     file: BufReader<File>,
     line: Vec<u8>,

@@ -129,7 +129,7 @@ impl Broker {
         };
         event.connection = Some(connection);
         event.generation = Some(access.connection.generation);
-        inner.parts.audit.append(&event)?;
+        inner.parts.audit.append_for_release(&event).await?;
         Ok(Released { token: access.token, connection: access.connection, in_flight })
     }
 

@@ -148,7 +148,7 @@ impl Broker {
                     }
                 }
                 Err(VaultError::NoRefreshToken { .. }) => {
-                    return self.end(claim, &connection, ReconnectReason::GrantEnded).await;
+                    return self.end(claim, ReconnectReason::GrantEnded).await;
                 }
                 Err(error) => return Err(error.into()),
             },
@@ -165,8 +165,8 @@ impl Broker {
             Ok(tokens) => {
                 inner.breakers.succeeded(&connection.provider);
                 let tokens = token_set(provider, tokens);
-                let fresh = inner.parts.vault.commit(claim, tokens).await?;
-                self.note(EventKind::Refreshed, Decision::Allowed, &fresh, None);
+                inner.parts.vault.commit(claim, tokens).await?;
+                self.tell().await;
                 Ok(())
             }
             Err(error) => self.failed(claim, &connection, error).await,
@@ -175,17 +175,18 @@ impl Broker {
 
     async fn failed(&self, claim: Claim, connection: &Connection, mut error: oauth::Error) -> Result<(), BrokerError> {
         let inner = &self.0;
-        self.note(EventKind::RefreshFailed, Decision::Failed, connection, Some(error.to_string()));
+        self.note_failure(connection, error.to_string());
         if let Some(token) = error.take_rescued() {
             // The provider has rotated: without this token the grant would be lost.
             inner.parts.vault.keep_refresh(claim, token).await?;
+            self.tell().await;
             return Err(BrokerError::unavailable(error.to_string()));
         }
         match error.kind() {
             ErrorKind::InvalidGrant => {
                 let reason =
                     if claim.after_unknown() { ReconnectReason::RotationLost } else { ReconnectReason::Refused };
-                self.end(claim, connection, reason).await
+                self.end(claim, reason).await
             }
             ErrorKind::InvalidClient | ErrorKind::Unsupported | ErrorKind::MissingSecret | ErrorKind::InvalidScope => {
                 self.give_back(claim, connection, configuration(connection, &error.to_string())).await
@@ -206,9 +207,9 @@ impl Broker {
     }
 
     /// The grant is over: only a person can begin a new one.
-    async fn end(&self, claim: Claim, connection: &Connection, reason: ReconnectReason) -> Result<(), BrokerError> {
+    async fn end(&self, claim: Claim, reason: ReconnectReason) -> Result<(), BrokerError> {
         self.0.parts.vault.fail(claim, RefreshFailure::Permanent { reason }).await?;
-        self.note(EventKind::NeedsReconnect, Decision::Failed, connection, Some(reason.explanation().to_owned()));
+        self.tell().await;
         Err(BrokerError::Gone)
     }
 
@@ -223,9 +224,18 @@ impl Broker {
         self.0.parts.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX)
     }
 
-    /// Notes a change of tokens. The tokens are safe already; a log that can't be written keeps them from being released.
-    fn note(&self, kind: EventKind, decision: Decision, connection: &Connection, detail: Option<String>) {
-        if let Err(error) = self.0.parts.note(kind, decision, connection, detail) {
+    /// Brings the changes of tokens into the audit log. They are safe already, and so is what is to be told of them: where
+    /// the log can't be written it is told later, and until then no token is released.
+    pub(super) async fn tell(&self) {
+        if let Err(error) = self.0.parts.vault.tell(&self.0.parts.audit).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the audit log does not tell of a change yet");
+        }
+    }
+
+    /// Notes a failure, which changes nothing.
+    fn note_failure(&self, connection: &Connection, detail: String) {
+        let noted = self.0.parts.note(EventKind::RefreshFailed, Decision::Failed, connection, Some(detail));
+        if let Err(error) = noted {
             tracing::error!(error = &error as &dyn std::error::Error, "the audit log can't be written");
         }
     }

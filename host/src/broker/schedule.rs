@@ -50,6 +50,8 @@ impl Broker {
         let task = tokio::spawn(async move {
             let slots = Arc::new(Semaphore::new(AT_ONCE));
             loop {
+                // What the log could not be told at its time, by this process or by one that has died.
+                broker.tell().await;
                 let pause = broker.refresh_what_is_due(&slots).await;
                 tokio::select! {
                     () = stopped.notified() => break,

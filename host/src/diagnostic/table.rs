@@ -232,6 +232,19 @@ impl<'s> Table<'s> {
         Some(list)
     }
 
+    /// A list of texts in their order, where one may stand again; may be absent.
+    pub fn opt_texts(&mut self, key: &str) -> Option<Vec<String>> {
+        let array = self.array(key)?;
+        let mut list = Vec::with_capacity(array.len());
+        for item in array {
+            match item.get_ref().as_str() {
+                Some(text) => list.push(text.to_owned()),
+                None => self.wrong_type(&format!("each item of `{key}`"), "a text in quotes", item, key),
+            }
+        }
+        (list.len() == array.len()).then_some(list)
+    }
+
     /// A truth value; may be absent.
     pub fn opt_bool(&mut self, key: &str) -> Option<bool> {
         let value = self.get(key)?;

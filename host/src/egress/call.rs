@@ -79,6 +79,26 @@ pub struct Refusals {
     pub actions: Vec<NeededAction>,
 }
 
+/// What a call has reached, and with what.
+#[derive(Debug, Clone, Default)]
+pub struct Touched {
+    /// The origins to which requests went.
+    pub origins: BTreeSet<String>,
+    /// The connections whose tokens were released, with the generation of each.
+    pub credentials: BTreeSet<(ConnectionId, Generation)>,
+}
+
+impl Touched {
+    pub(super) fn reached(&mut self, origin: &Origin) {
+        if self.origins.len() < MOST_ORIGINS {
+            self.origins.insert(origin.to_string());
+        }
+    }
+}
+
+/// No call keeps more origins: where a grant admits any host below a name, a guest can think of many.
+const MOST_ORIGINS: usize = 1000;
+
 /// No call keeps more refusals, and no more are written down one by one: a guest that tries forever must fill neither the
 /// memory nor the disk. What comes after is counted, and written as one entry.
 const MOST_REFUSALS: usize = 100;
@@ -115,6 +135,7 @@ pub(super) struct State {
     kept: usize,
     /// What was refused after that.
     further: Further,
+    pub(super) touched: Touched,
 }
 
 impl Call {
@@ -134,6 +155,7 @@ impl Call {
             refusals: Refusals::default(),
             kept: 0,
             further: Further::default(),
+            touched: Touched::default(),
         };
         let places = Arc::new(Semaphore::new(super::REQUESTS_PER_CALL));
         Self(Arc::new(Inner { egress, calling, state: Mutex::new(state), places }))
@@ -217,6 +239,7 @@ impl Call {
         let released = released.map_err(|error| inner.failed(error.into()))?;
         let generation = released.connection.generation;
         let mut state = inner.state();
+        state.touched.credentials.insert((connection, generation));
         let known =
             state.known.iter_mut().find(|known| known.connection == connection && known.generation == generation);
         if let Some(known) = known {
@@ -227,6 +250,11 @@ impl Call {
         }
         drop(state);
         Ok(Revealed { token: released.token, connection: released.connection })
+    }
+
+    /// What the call has reached so far.
+    pub fn touched(&self) -> Touched {
+        self.0.state().touched.clone()
     }
 
     /// Writes down how much was refused beyond what has an entry of its own. It is done by itself when nothing of the call is
@@ -323,6 +351,7 @@ impl Inner {
         Event {
             invocation: Some(*invocation),
             client: Some(caller.client.clone()),
+            credential: caller.credential.clone(),
             user: Some(caller.user.clone()),
             skill: Some(manifest.name.clone()),
             skill_digest: Some(*digest),

@@ -41,7 +41,7 @@ use crate::net::Net;
 use crate::policy::{Effective, Policy, Rates, Skill};
 use crate::provider::Catalogue;
 
-pub use call::{Call, Calling, HandleInfo, Refusals, Revealed};
+pub use call::{Call, Calling, HandleInfo, Refusals, Revealed, Touched};
 pub use credentials::Credentials;
 pub use error::EgressError;
 pub use send::Timeouts;

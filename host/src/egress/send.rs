@@ -200,6 +200,7 @@ impl Inner {
         let Asked { target, carrier, .. } = &asked;
         let event = self.event_to(EventKind::Requested, Some(rule), target.origin(), target.method());
         self.egress.audit.append(&event)?;
+        self.state().touched.reached(target.origin());
         let endpoint = endpoint(stand_in.as_ref().unwrap_or(target.origin()));
         let (uri, headers) = (carrier.uri.clone(), carrier.headers.clone());
         let (body, refusal) = self.guarded(&mut asked);
@@ -241,6 +242,11 @@ impl Inner {
             event.method = Some(asked.target.method().as_str().to_owned());
             let released = self.egress.credentials.release(&permit, connection.id, event).await;
             let Released { token, connection, in_flight } = released.map_err(|error| self.failed(error.into()))?;
+            {
+                let touched = &mut self.state().touched;
+                touched.credentials.insert((connection.id, connection.generation));
+                touched.reached(asked.target.origin());
+            }
             self.confine(&asked.target)?;
 
             let attached = asked.attached(found, bound.as_ref(), token.expose());

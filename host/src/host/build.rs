@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 
 use super::{Home, Host};
-use crate::audit::{AuditError, AuditLog, Opening, Sink};
+use crate::audit::{self, AuditError, AuditLog, Opening, Sink};
 use crate::broker::Broker;
 use crate::clock::{Clock, SystemClock};
 use crate::connect::{Connector, Parts};
@@ -59,6 +59,9 @@ pub enum InitError {
     /// The audit log could not be begun.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// `audit.toml` has errors.
+    #[error(transparent)]
+    File(#[from] Diagnostics),
 }
 
 /// Makes an agent's home: its identity, its vault, and permissions that grant nothing.
@@ -80,7 +83,8 @@ pub async fn init(home: &Home, recovery: &Recovery, clock: Arc<dyn Clock>) -> Re
     }
     // The log begins with the agent, so that a folder that is missing later means something.
     let key = vault.audit_key();
-    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
+    let settings = home.audit_settings()?;
+    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?), settings: &settings };
     AuditLog::open(&home.audit(), &opening, log_clock)?;
     Ok(Initialized { agent: vault.agent() })
 }
@@ -153,6 +157,7 @@ pub struct HostBuilder {
     net: Option<NetSettings>,
     runtime: runtime::Settings,
     audit: Option<(String, Box<dyn Sink>)>,
+    audit_settings: Option<audit::Settings>,
     even_unrecorded: bool,
 }
 
@@ -164,6 +169,7 @@ impl HostBuilder {
             net: None,
             runtime: runtime::Settings::default(),
             audit: None,
+            audit_settings: None,
             even_unrecorded: false,
         }
     }
@@ -196,6 +202,13 @@ impl HostBuilder {
         self
     }
 
+    /// How the audit log is kept. Default: what the home's `audit.toml` says.
+    #[must_use]
+    pub fn audit_settings(mut self, settings: audit::Settings) -> Self {
+        self.audit_settings = Some(settings);
+        self
+    }
+
     /// Opens the host also where its audit log can't be opened: for taking access away, which waits for no disk. Such a host
     /// releases no token, and calls what it does unrecorded.
     #[must_use]
@@ -219,11 +232,16 @@ impl HostBuilder {
         let permissions = Permissions::parse(&sources)?;
         let policy = Policy::new(permissions, catalogue.facts());
         let private = policy.network().private.clone();
+        let audit_settings = match self.audit_settings {
+            Some(settings) => settings,
+            None => home.audit_settings()?,
+        };
 
         let identity = Identity::load(&home.certificate(), &home.key())?;
         let vault = Arc::new(Vault::open(&home.database(), &identity, Arc::clone(&clock)).await?);
         let key = vault.audit_key();
-        let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?) };
+        let (agent, epoch) = (Some(vault.agent()), Some(vault.epoch()?));
+        let opening = Opening { key: &key, agent, epoch, settings: &audit_settings };
         let opened = match self.audit {
             Some((chain, sink)) => AuditLog::with_sink(&chain, sink, &opening, Arc::clone(&clock)),
             None => AuditLog::open(&home.audit(), &opening, Arc::clone(&clock)),
@@ -260,6 +278,10 @@ impl HostBuilder {
             Arc::clone(&audit),
             Arc::clone(&clock),
         ));
+        // What a process could not tell the log before it ended. One that can't be written now is told later.
+        if let Err(error) = vault.tell(&audit).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the audit log does not tell of a change yet");
+        }
         let registry = Registry::in_folder(home.skills());
         Ok(Host {
             home,

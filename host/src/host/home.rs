@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::audit;
 use crate::diagnostic::{Diagnostics, Source};
 
 /// The folder of one agent.
@@ -14,7 +15,8 @@ use crate::diagnostic::{Diagnostics, Source};
 /// providers.d/*.toml           the operator's own providers
 /// policies/                    permissions that were in force, by their hash
 /// skills/                      installed skills, a folder each
-/// audit/                       the audit log, a file for each writing process
+/// audit/                       the audit log, a file for each writing process, and its checkpoints
+/// audit.toml                   how the audit log is kept
 /// cache/                       compiled components
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,20 @@ impl Home {
     /// The audit log.
     pub fn audit(&self) -> PathBuf {
         self.folder.join("audit")
+    }
+
+    /// How the audit log is kept.
+    pub fn audit_file(&self) -> PathBuf {
+        self.folder.join("audit.toml")
+    }
+
+    /// What `audit.toml` says; the defaults where there is none.
+    pub fn audit_settings(&self) -> Result<audit::Settings, Diagnostics> {
+        if self.audit_file().exists() {
+            audit::Settings::parse(&Source::open(&self.audit_file())?)
+        } else {
+            Ok(audit::Settings::default())
+        }
     }
 
     /// Compiled components.

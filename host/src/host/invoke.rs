@@ -5,15 +5,16 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::authority::CallAuthority;
+use super::receipt::Receipt;
 use super::{Host, Ready};
-use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind};
+use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind, Position};
 use crate::broker::{BrokerError, NeededAction};
 use crate::clock;
-use crate::egress::{self, Calling, Refusals};
-use crate::id::{Caller, InvocationId, SkillName};
+use crate::egress::{self, Calling, Refusals, Touched};
+use crate::id::{Caller, Digest, InvocationId, SkillName};
 use crate::policy::{Denial, Effective, EffectiveLimits};
 use crate::registry::RegistryError;
-use crate::runtime::{Call, CallError, CompileError, End, Limits, Logs, Tool};
+use crate::runtime::{self, Call, CallError, CompileError, End, Limits, Logs, Tool};
 
 /// How a call ended. The guest has run.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Outcome {
     pub actions: Vec<NeededAction>,
     /// The memory that the guest held at the end, in bytes.
     pub memory: usize,
+    /// What it did with whose authority, and where the audit log tells of it.
+    pub receipt: Receipt,
 }
 
 /// A call that did not start. The guest has not run.
@@ -106,11 +109,12 @@ impl Host {
             limits: &limits(effective.limits()),
         };
         let mut outcome = self.runtime.call(&ready.component, call).await?;
-        entry.ended(&outcome.end);
+        let receipt = entry.ended(&outcome.end);
         blot(&acting, &mut outcome.end);
         blot_text(&acting, &mut outcome.logs.text);
         let Refusals { denials, actions } = acting.refusals();
-        Ok(Outcome { invocation, end: outcome.end, logs: outcome.logs, denials, actions, memory: outcome.memory })
+        let runtime::Outcome { end, logs, memory } = outcome;
+        Ok(Outcome { invocation, end, logs, denials, actions, memory, receipt })
     }
 
     /// Says what people have to do first where a connection is missing without which the skill does not start.
@@ -132,7 +136,12 @@ impl Host {
 struct Entry<'a> {
     audit: &'a AuditLog,
     acting: &'a egress::Call,
+    ready: &'a Ready,
+    tool: &'a str,
+    invocation: InvocationId,
+    policy_hash: Digest,
     event: Event,
+    written: bool,
 }
 
 impl<'a> Entry<'a> {
@@ -140,22 +149,24 @@ impl<'a> Entry<'a> {
         host: &'a Host,
         acting: &'a egress::Call,
         caller: &Caller,
-        ready: &Ready,
-        tool: &str,
+        ready: &'a Ready,
+        tool: &'a str,
         invocation: InvocationId,
     ) -> Self {
+        let policy_hash = acting.policy_hash();
         let event = Event {
             decision: Decision::Failed,
             invocation: Some(invocation),
             client: Some(caller.client.clone()),
+            credential: caller.credential.clone(),
             user: Some(caller.user.clone()),
             skill: Some(ready.manifest.name.clone()),
             skill_digest: Some(ready.digest),
             tool: Some(tool.to_owned()),
-            policy_hash: Some(acting.policy_hash()),
+            policy_hash: Some(policy_hash),
             ..Event::new(EventKind::Invoked)
         };
-        Self { audit: &host.audit, acting, event }
+        Self { audit: &host.audit, acting, ready, tool, invocation, policy_hash, event, written: false }
     }
 
     /// One entry for each refusal, with the id under which it was explained.
@@ -173,20 +184,42 @@ impl<'a> Entry<'a> {
         Ok(())
     }
 
-    fn ended(&mut self, end: &End) {
+    /// Writes it, and says what the call has done.
+    fn ended(mut self, end: &End) -> Receipt {
         self.event.decision = match end {
             End::Value(_) => Decision::Allowed,
             End::ToolError(_) | End::Trapped(_) | End::Limit(_) => Decision::Failed,
         };
+        let position = self.write();
+        let Touched { origins, credentials } = self.acting.touched();
+        Receipt {
+            invocation: self.invocation,
+            skill: self.ready.manifest.name.clone(),
+            skill_digest: self.ready.digest,
+            tool: self.tool.to_owned(),
+            policy_hash: self.policy_hash,
+            origins: origins.into_iter().collect(),
+            credentials: credentials.into_iter().collect(),
+            chain: self.audit.chain().to_owned(),
+            position,
+        }
+    }
+
+    fn write(&mut self) -> Option<Position> {
+        self.written = true;
+        self.acting.sum_up();
+        // What the call did can't be undone any more; while the log can't be written, no token is released.
+        let written = self.audit.append(&self.event).inspect_err(|error| {
+            tracing::error!(error = error as &dyn std::error::Error, "a call is missing in the audit log");
+        });
+        written.ok()
     }
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
-        self.acting.sum_up();
-        // What the call did can't be undone any more; while the log can't be written, no token is released.
-        if let Err(error) = self.audit.append(&self.event) {
-            tracing::error!(error = &error as &dyn std::error::Error, "a call is missing in the audit log");
+        if !self.written {
+            self.write();
         }
     }
 }

@@ -62,6 +62,7 @@ impl Host {
             decision: Decision::Denied,
             invocation: Some(InvocationId::from_bytes(clock::random(self.clock.as_ref()))),
             client: Some(caller.client.clone()),
+            credential: caller.credential.clone(),
             user: Some(caller.user.clone()),
             skill: Some(skill.clone()),
             skill_digest: Some(ready.digest),

@@ -6,7 +6,7 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host::builder(Home::at("/var/lib/clawcoil")).open().await?;
-//! let caller = Caller { client: "mail-agent".parse()?, user: "alice".parse()? };
+//! let caller = Caller::new("mail-agent".parse()?, "alice".parse()?);
 //! let input = serde_json::json!({ "to": ["bob@example.com"], "subject": "Hi", "body": "Hello" });
 //! let outcome = host.invoke(&caller, &"gmail-send".parse()?, Some("send"), &input).await?;
 //! println!("{:?}", outcome.end);
@@ -20,6 +20,7 @@ mod history;
 mod home;
 mod invoke;
 mod learn;
+mod receipt;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +46,7 @@ pub use build::{HostBuilder, InitError, Initialized, OpenError, init, recover};
 pub use home::Home;
 pub use invoke::{InvokeError, Outcome};
 pub use learn::Learned;
+pub use receipt::Receipt;
 
 /// An agent's host, open: its vault, its policy, its skills.
 ///

@@ -180,7 +180,7 @@ impl Case {
             table.push(diagnostic.related(table.span_of("url"), "the request").help("write two [[case]]"));
         }
         let line = table.line();
-        let caller = Caller { client: client?, user: user? };
+        let caller = Caller::new(client?, user?);
         let (subject, expected) = (subject?, expected?);
         Some(Self {
             name,

@@ -123,7 +123,7 @@ pub(super) struct Decision {
 impl Decision {
     /// The same question under the same policy has the same id.
     pub(super) fn explanation(&self, question: &str) -> ExplanationId {
-        let Caller { client, user } = &self.caller;
+        let Caller { client, user, .. } = &self.caller;
         let asked =
             format!("{}\n{}\n{}\n{client}\n{user}\n{question}", self.policy_hash, self.skill_digest, self.skill);
         let mut id = [0; 16];

@@ -41,7 +41,7 @@
 //! let policy = Policy::new(permissions, BTreeMap::new());
 //!
 //! let skill = Skill { manifest: &manifest, digest: Digest::of(b"the component") };
-//! let caller = Caller { client: "cli".parse()?, user: "alice".parse()? };
+//! let caller = Caller::new("cli".parse()?, "alice".parse()?);
 //! let effective = policy.effective(&skill, &caller, Timestamp::UNIX_EPOCH);
 //!
 //! let target = Target::parse(&http::Method::GET, &"https://api.weather.example/today".parse()?)?;

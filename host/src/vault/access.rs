@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::connection::{Connection, NewConnection, State, TokenSet};
-use super::datastore::{ConnectionRow, Stamp};
+use super::datastore::{ConnectionRow, DocumentRow, Stamp};
 use super::envelope::{Bound, Field, Item, Place};
 use super::error::VaultError;
 use super::vault::{Vault, text};
+use crate::audit::{Decision, EventKind};
 use crate::clock::random;
 use crate::id::{AccountAlias, ConnectionId, Generation, Owner, ProviderId};
 use crate::policy::Permit;
@@ -106,8 +107,17 @@ impl Vault {
             None => None,
         };
         let row = ConnectionRow { connection: Arc::clone(&connection), access, refresh, previous: None };
-        let before = self.store.put_connection(row).await?;
-        Ok((connection, before.into_iter().map(|row| self.removed(row)).collect()))
+        loop {
+            let changes = self.changes_of_taking_place(EventKind::Connected, &connection).await?;
+            match self.store.put_connection(row.clone(), changes).await {
+                // Another connection was stored in between, which nobody would be told of.
+                Err(VaultError::Moved { .. }) => {}
+                stored => {
+                    let removed = stored?.into_iter().map(|row| self.removed(row)).collect();
+                    return Ok((connection, removed));
+                }
+            }
+        }
     }
 
     /// Makes an unconfirmed connection usable, in the place of the one before: its user has seen which account it is. Gives what
@@ -128,13 +138,36 @@ impl Vault {
             }
             None => None,
         };
-        let before = self.store.confirm(id, base, access, refresh).await?;
+        let changes = self.changes_of_taking_place(EventKind::Confirmed, &confirmed).await?;
+        let before = self.store.confirm(id, base, access, refresh, changes).await?;
         Ok(before.into_iter().map(|row| self.removed(row)).collect())
+    }
+
+    /// What is to be told when this connection takes the place of those of the same account.
+    async fn changes_of_taking_place(
+        &self,
+        kind: EventKind,
+        new: &Connection,
+    ) -> Result<Vec<(ConnectionId, DocumentRow)>, VaultError> {
+        let mut changes = vec![(new.id, self.change(kind, Decision::Allowed, new, None).await?)];
+        for old in self.connections(Some(&new.owner))? {
+            if old.id == new.id || old.provider != new.provider || old.account != new.account {
+                continue;
+            }
+            let left = if old.is_of_another_than(new) { "" } else { "; its tokens were not ended at the provider" };
+            let why = format!("{} took its place{left}", new.id);
+            changes.push((old.id, self.change(EventKind::Disconnected, Decision::Allowed, &old, Some(&why)).await?));
+        }
+        Ok(changes)
     }
 
     /// Removes a connection and gives its tokens for revoking; `None` if there is none.
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Option<Removed>, VaultError> {
-        Ok(self.store.remove_connection(id).await?.map(|row| self.removed(row)))
+        let Some(known) = self.connection(id)? else { return Ok(None) };
+        // A key that is damaged keeps nobody from taking away what it seals.
+        let change = self.change(EventKind::Disconnected, Decision::Allowed, &known, None).await;
+        let change = change.inspect_err(|error| tracing::error!(%error, "a disconnect can't be told")).ok();
+        Ok(self.store.remove_connection(id, change).await?.map(|row| self.removed(row)))
     }
 
     fn removed(&self, row: ConnectionRow) -> Removed {

@@ -219,6 +219,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Whether both are known to be of different accounts at their provider.
+    pub(crate) fn is_of_another_than(&self, new: &Self) -> bool {
+        matches!((&self.account_label, &new.account_label), (Some(one), Some(other)) if one != other)
+    }
+
     /// A digest of what is stored in the clear and decides how the token is used. Each record of the connection is bound
     /// to it, so an edit of these columns makes the tokens unreadable instead of usable elsewhere.
     pub(crate) fn terms(&self) -> [u8; 32] {

@@ -87,7 +87,11 @@ impl Vault {
         }
     }
 
-    async fn document_row(&self, document: &Document, revision: Generation) -> Result<DocumentRow, VaultError> {
+    pub(super) async fn document_row(
+        &self,
+        document: &Document,
+        revision: Generation,
+    ) -> Result<DocumentRow, VaultError> {
         if document.contents.len() > MAX {
             return Err(VaultError::DocumentTooLarge { found: document.contents.len(), max: MAX });
         }
@@ -104,7 +108,7 @@ impl Vault {
         })
     }
 
-    fn open_document(&self, row: DocumentRow) -> Result<Option<Document>, VaultError> {
+    pub(super) fn open_document(&self, row: DocumentRow) -> Result<Option<Document>, VaultError> {
         let place = self.document_place(row.kind, &row.lookup, &row.owner, row.revision);
         let opened = self.open_record(&place, &row.record)?;
         let wrong = || VaultError::record(&place, Fault::Contents);

@@ -20,6 +20,7 @@ mod envelope;
 mod error;
 mod keyring;
 mod lease;
+mod outbox;
 mod pending;
 mod refresh;
 #[cfg(test)]
@@ -34,5 +35,6 @@ pub use document::{Document, Lookup};
 pub use envelope::Fault;
 pub use error::VaultError;
 pub use lease::{CALL, Claim, ClaimOutcome, LEASE, RefreshFailure};
+pub use outbox::Untold;
 pub use pending::Pending;
 pub use vault::Vault;

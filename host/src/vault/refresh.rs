@@ -11,6 +11,7 @@ use super::envelope::Field;
 use super::error::VaultError;
 use super::lease::{Claim, ClaimOutcome, LEASE, RefreshFailure};
 use super::vault::{Vault, text};
+use crate::audit::{Decision, EventKind};
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, Generation};
 use crate::secret::{AccessToken, RefreshToken};
@@ -91,10 +92,11 @@ impl Vault {
             (None, Some(old)) => (Some(seal(Field::RefreshToken, old).await?), None),
             (None, None) => (None, None),
         };
+        let change = self.change(EventKind::Refreshed, Decision::Allowed, &next, None).await?;
         let row = ConnectionRow { connection: Arc::clone(&next), access, refresh, previous };
         let mut wait = FIRST_RETRY;
         loop {
-            match self.store.commit(base, row.clone()).await {
+            match self.store.commit(base, row.clone(), change.clone()).await {
                 Ok(()) => return Ok(next),
                 // A full disk or a lock that is held: while the lease holds, nothing else can bring these tokens back.
                 Err(error @ (VaultError::Database { .. } | VaultError::Io { .. }))
@@ -138,7 +140,10 @@ impl Vault {
         let how = match failure {
             RefreshFailure::Permanent { reason } => {
                 let reason = if claim.after_unknown { ReconnectReason::RotationLost } else { reason };
-                GivenBack::Ended(claim.connection.state.ended(reason, self.clock.now()))
+                let detail = Some(reason.explanation());
+                let change =
+                    self.change(EventKind::NeedsReconnect, Decision::Failed, &claim.connection, detail).await?;
+                GivenBack::Ended(claim.connection.state.ended(reason, self.clock.now()), Box::new(change))
             }
             RefreshFailure::Transient { retry_at } => GivenBack::Until { at: retry_at, unknown: false },
             RefreshFailure::Unknown => GivenBack::Until { at: claim.until, unknown: true },

@@ -1,5 +1,6 @@
 //! The vault itself: made, opened, recovered, and its users shredded.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::envelope::{self, Bound, Fault, Place};
 use super::error::VaultError;
 use super::keyring::{Keyring, Root};
 use crate::clock::{Clock, random};
-use crate::id::{AgentId, ConnectionId, Owner, UserId, VaultId};
+use crate::id::{AgentId, ChangeId, ConnectionId, Owner, UserId, VaultId};
 use crate::identity::{Recovery, RecoveryError, RecoveryKey, Seal};
 use crate::secret::Key;
 
@@ -33,6 +34,8 @@ pub struct Vault {
     pub(super) lessee: [u8; 16],
     pub(super) held: Cache<Owner, Arc<Held>>,
     pub(super) uses: Cache<ConnectionId, Use>,
+    /// Changes that the audit log tells of, and whose rows are still there.
+    pub(super) telling: tokio::sync::Mutex<HashSet<ChangeId>>,
 }
 
 impl Vault {
@@ -132,6 +135,7 @@ impl Vault {
             clock,
             held: Cache::new(OWNERS),
             uses: Cache::new(OWNERS),
+            telling: tokio::sync::Mutex::default(),
         })
     }
 

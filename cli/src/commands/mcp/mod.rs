@@ -64,6 +64,6 @@ impl Mcp {
         let config = Config::of(&agent::existing_home(settings)?)?;
         let host = Arc::new(agent::open(settings).await?);
         let _schedule = host.start_schedule();
-        mcp::serve(host, config, Caller { client, user }).await
+        mcp::serve(host, config, Caller { client, user, credential: None }).await
     }
 }

@@ -96,7 +96,7 @@ async fn without_an_audit_entry_nothing_goes_out() {
     let world = world(&quiet, &quiet, &quiet, "", GRANTS);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let (key, net) = (key(), Arc::new(Net::new(NetSettings::new(Arc::clone(&clock))).unwrap()));
-    let opening = Opening { key: &key, agent: None, epoch: None };
+    let opening = Opening { key: &key, agent: None, epoch: None, settings: &audit::Settings::default() };
     let audit = Arc::new(AuditLog::with_sink("broken", Box::new(Broken), &opening, Arc::clone(&clock)).unwrap());
     let fake = Fake::noting(&audit, None);
     let (catalogue, policy) = (Arc::clone(&world.catalogue), Arc::clone(&world.policy));

@@ -266,7 +266,7 @@ pub(super) fn world_of(
     let folder = tempfile::tempdir().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let key = key();
-    let opening = Opening { key: &key, agent: None, epoch: None };
+    let opening = Opening { key: &key, agent: None, epoch: None, settings: &audit::Settings::default() };
     let audit = Arc::new(AuditLog::open(folder.path(), &opening, Arc::clone(&clock)).unwrap());
     let fake = Fake::noting(&audit, api_origin);
     let net = Arc::new(Net::new(NetSettings::new(Arc::clone(&clock))).unwrap());
@@ -281,7 +281,7 @@ pub(super) fn permissions(text: &str) -> Permissions {
 
 impl World {
     pub(super) fn call(&self, user: &str) -> Call {
-        let caller = Caller { client: "test".parse().unwrap(), user: user.parse().unwrap() };
+        let caller = Caller::new("test".parse().unwrap(), user.parse().unwrap());
         Call::new(
             Arc::clone(&self.egress),
             Calling {

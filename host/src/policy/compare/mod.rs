@@ -170,7 +170,7 @@ fn for_everybody(skill: Option<&SkillName>, what: Vec<String>) -> Option<Reach> 
 
 fn caller(client: &Group, user: &Group) -> Option<Caller> {
     // A pattern that no name can match tells nothing apart.
-    Some(Caller { client: client.text.parse().ok()?, user: user.text.parse().ok()? })
+    Some(Caller::new(client.text.parse().ok()?, user.text.parse().ok()?))
 }
 
 /// What only one side allows, in words, and noted so that it is not said again for a later moment.

@@ -85,7 +85,7 @@ fn policy(permissions: &str) -> Policy {
 }
 
 fn caller(user: &str) -> Caller {
-    Caller { client: "cli".parse().unwrap(), user: user.parse().unwrap() }
+    Caller::new("cli".parse().unwrap(), user.parse().unwrap())
 }
 
 fn digest() -> Digest {

@@ -11,7 +11,7 @@ pub(super) fn allowed(rules: &[String]) -> BTreeSet<String> {
     let policy = policy(&rules.concat());
     let mut yes = BTreeSet::new();
     for (user, client) in [("alice", "cli"), ("bob", "ci"), ("contractor-1", "cli")] {
-        let caller = Caller { client: client.parse().unwrap(), user: user.parse().unwrap() };
+        let caller = Caller::new(client.parse().unwrap(), user.parse().unwrap());
         for at in [now(), "2027-07-01T00:00:00Z".parse().unwrap()] {
             let effective = policy.effective(&Skill { manifest: &manifest, digest: digest() }, &caller, at);
             let mut note = |allowed: bool, question: String| {

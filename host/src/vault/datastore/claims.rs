@@ -4,9 +4,10 @@ use std::path::Path;
 
 use rusqlite::{Connection as Sql, named_params, params};
 
+use super::documents::insert_document;
 use super::row::{millis, reason, scopes_text, timestamp};
 use super::sqlite::{Sqlite, bump, failed, one_connection, statement};
-use super::{ClaimRow, Claimed, ConnectionRow, GivenBack};
+use super::{ClaimRow, Claimed, ConnectionRow, DocumentRow, GivenBack};
 use crate::clock::Timestamp;
 use crate::id::{ConnectionId, Generation};
 use crate::vault::connection::State;
@@ -66,7 +67,12 @@ impl Sqlite {
     }
 
     /// Stores new tokens, if their base is still the current generation: whoever holds the lease by now.
-    pub(crate) async fn commit(&self, base: Generation, row: ConnectionRow) -> Result<(), VaultError> {
+    pub(crate) async fn commit(
+        &self,
+        base: Generation,
+        row: ConnectionRow,
+        change: DocumentRow,
+    ) -> Result<(), VaultError> {
         let vault = self.vault;
         let id = row.connection.id;
         let changed = self
@@ -89,6 +95,9 @@ impl Sqlite {
                     ":grant_ends_at": c.grant_ends_at.map(millis),
                     ":access": row.access, ":refresh": row.refresh, ":previous": row.previous,
                 })?;
+                if changed == 1 {
+                    insert_document(sql, vault, &change)?;
+                }
                 bump(sql, vault)?;
                 Ok(changed)
             })
@@ -109,9 +118,9 @@ impl Sqlite {
             const WHERE: &str = "WHERE vault = ?1 AND id = ?2 AND generation = ?3 AND fence = ?4";
             let key = (vault, id.as_bytes(), base.0, fence);
             match how {
-                GivenBack::Ended(state) => {
+                GivenBack::Ended(state, change) => {
                     let (reason, since) = reason(&state).unzip();
-                    statement(
+                    let ended = statement(
                         sql,
                         &format!(
                             "UPDATE connections SET state = ?5, reason = ?6, since = ?7, refresh_at = NULL, due_at = NULL,
@@ -119,6 +128,9 @@ impl Sqlite {
                         ),
                     )?
                     .execute(params![key.0, key.1, key.2, key.3, state.as_str(), reason, since])?;
+                    if ended == 1 {
+                        insert_document(sql, vault, &change)?;
+                    }
                 }
                 GivenBack::Until { at, unknown } => {
                     // An attempt of unknown outcome keeps its lease: nobody may ask before it can no longer return.

@@ -1,6 +1,6 @@
 //! Documents, as statements.
 
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{Connection as Sql, OptionalExtension as _, Row, params};
 
 use super::DocumentRow;
 use super::row::{millis, owner_text, parse_owner, timestamp};
@@ -18,22 +18,9 @@ impl Sqlite {
         self.write("store a document", move |sql| {
             statement(sql, "DELETE FROM documents WHERE vault = ?1 AND expires_at <= ?2")?
                 .execute(params![vault, millis(now)])?;
-            let added = statement(
-                sql,
-                "INSERT OR IGNORE INTO documents (vault, kind, lookup, owner, expires_at, revision, record)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
-                vault,
-                row.kind,
-                row.lookup,
-                owner_text(&row.owner),
-                row.expires_at.map(millis),
-                row.revision.0,
-                row.record
-            ])?;
+            let added = insert_document(sql, vault, &row)?;
             bump(sql, vault)?;
-            Ok(added == 1)
+            Ok(added)
         })
         .await
     }
@@ -111,6 +98,25 @@ impl Sqlite {
             })
             .await
     }
+}
+
+/// Stores a document, in whatever transaction; whether there was none of this kind and lookup key yet.
+pub(super) fn insert_document(sql: &Sql, vault: i64, row: &DocumentRow) -> rusqlite::Result<bool> {
+    let added = statement(
+        sql,
+        "INSERT OR IGNORE INTO documents (vault, kind, lookup, owner, expires_at, revision, record)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        vault,
+        row.kind,
+        row.lookup,
+        owner_text(&row.owner),
+        row.expires_at.map(millis),
+        row.revision.0,
+        row.record
+    ])?;
+    Ok(added == 1)
 }
 
 type Columns = ([u8; 32], String, Option<i64>, u64, Vec<u8>);

@@ -107,10 +107,10 @@ pub(crate) enum Claimed {
 }
 
 /// How a claim is given back without new tokens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) enum GivenBack {
-    /// The connection is over.
-    Ended(super::connection::State),
+    /// The connection is over, and what the audit log is to tell of that.
+    Ended(super::connection::State, Box<DocumentRow>),
     /// Try again then. `unknown`: the attempt's outcome is.
     Until { at: Timestamp, unknown: bool },
 }
@@ -133,7 +133,7 @@ pub(crate) struct PendingRow {
 }
 
 /// A document, sealed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct DocumentRow {
     pub(crate) kind: &'static str,
     pub(crate) lookup: [u8; 32],

@@ -5,13 +5,16 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection as Sql, OptionalExtension, Params, named_params, params};
 
+use super::documents::insert_document;
 use super::row::{
     connection_row, key_row, millis, namespace_text, owner_text, parse_namespace, parse_owner, scopes_text, timestamp,
 };
 use super::schema::{make_file, migrate, open_file};
 use super::stamp::{Stamp, Watch};
 use super::writer::Writer;
-use super::{ClientRow, ConnectionRow, KeyRow, Namespace, PendingRow, RecoveryCopy, RecoveryRow, VaultRow};
+use super::{
+    ClientRow, ConnectionRow, DocumentRow, KeyRow, Namespace, PendingRow, RecoveryCopy, RecoveryRow, VaultRow,
+};
 use crate::clock::Timestamp;
 use crate::id::{AgentId, ConnectionId, Digest, Generation, Owner, ProviderId, VaultId};
 use crate::vault::connection::State;
@@ -251,7 +254,11 @@ impl Sqlite {
 
     /// Stores a connection in the place of the owner's one before of the same provider and account. An unconfirmed one replaces
     /// unconfirmed ones only. Gives what went.
-    pub(crate) async fn put_connection(&self, row: ConnectionRow) -> Result<Vec<ConnectionRow>, VaultError> {
+    pub(crate) async fn put_connection(
+        &self,
+        row: ConnectionRow,
+        changes: Vec<(ConnectionId, DocumentRow)>,
+    ) -> Result<Vec<ConnectionRow>, VaultError> {
         const BEFORE: &str =
             "vault = ?1 AND owner = ?2 AND provider = ?3 AND account = ?4 AND (?5 OR state = 'unconfirmed')";
         let (vault, path) = (self.vault, self.path.clone());
@@ -261,6 +268,7 @@ impl Sqlite {
             let (owner, confirmed) = (owner_text(&c.owner), c.state != State::Unconfirmed);
             let replaced = params![vault, owner, c.provider.as_str(), c.account.as_str(), confirmed];
             let before = connections_where(&path, sql, &format!("AND {BEFORE}"), replaced)?;
+            put_changes(sql, vault, &fail, c.id, &before, &changes)?;
             statement(sql, &format!("DELETE FROM connections WHERE {BEFORE}"))
                 .and_then(|mut s| s.execute(replaced))
                 .map_err(fail)?;
@@ -312,6 +320,7 @@ impl Sqlite {
         base: Generation,
         access: Vec<u8>,
         refresh: Option<Vec<u8>>,
+        changes: Vec<(ConnectionId, DocumentRow)>,
     ) -> Result<Vec<ConnectionRow>, VaultError> {
         const BEFORE: &str = "vault = ?1 AND id != ?2 AND (owner, provider, account) =
             (SELECT owner, provider, account FROM connections
@@ -335,6 +344,7 @@ impl Sqlite {
                 if changed != 1 {
                     return Err(VaultError::Moved { connection: id, base });
                 }
+                put_changes(sql, vault, &fail, id, &before, &changes)?;
                 bump(sql, vault).map_err(fail)?;
                 Ok(before)
             })
@@ -342,7 +352,11 @@ impl Sqlite {
     }
 
     /// Removes a connection, and gives what it was.
-    pub(crate) async fn remove_connection(&self, id: ConnectionId) -> Result<Option<ConnectionRow>, VaultError> {
+    pub(crate) async fn remove_connection(
+        &self,
+        id: ConnectionId,
+        change: Option<DocumentRow>,
+    ) -> Result<Option<ConnectionRow>, VaultError> {
         let (vault, path) = (self.vault, self.path.clone());
         self.writer
             .write("remove a connection", move |sql| {
@@ -350,6 +364,10 @@ impl Sqlite {
                 let found = one_connection(&path, sql, vault, id)?;
                 statement(sql, "DELETE FROM connections WHERE vault = ?1 AND id = ?2")
                     .and_then(|mut s| s.execute(params![vault, id.as_bytes()]))
+                    .and_then(|removed| match &change {
+                        Some(change) if removed == 1 => insert_document(sql, vault, change),
+                        _ => Ok(false),
+                    })
                     .and_then(|_| bump(sql, vault))
                     .map_err(fail)?;
                 Ok(found)
@@ -576,6 +594,29 @@ fn connections_where(
         found.push(connection_row(row)?);
     }
     Ok(found)
+}
+
+/// Stores what is to be told of a connection and of those that it takes the place of. Where one of these came to be after that
+/// was written down, it would go untold: nothing is done then.
+fn put_changes(
+    sql: &Sql,
+    vault: i64,
+    fail: &impl Fn(rusqlite::Error) -> VaultError,
+    id: ConnectionId,
+    before: &[ConnectionRow],
+    changes: &[(ConnectionId, DocumentRow)],
+) -> Result<(), VaultError> {
+    for old in before.iter().map(|row| &row.connection) {
+        if !changes.iter().any(|(changed, _)| *changed == old.id) {
+            return Err(VaultError::Moved { connection: old.id, base: old.generation });
+        }
+    }
+    for (changed, row) in changes {
+        if *changed == id || before.iter().any(|before| before.connection.id == *changed) {
+            insert_document(sql, vault, row).map_err(fail)?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn one_connection(

@@ -2,6 +2,7 @@
 
 mod broken;
 mod documents;
+mod outbox;
 mod owners;
 mod refreshes;
 mod tampering;

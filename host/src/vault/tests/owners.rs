@@ -349,7 +349,7 @@ fn permit(f: &Fixture, owner: &str, at: &str) -> crate::policy::Permit {
     };
     let policy = Policy::new(permissions, [(provider(at), facts)].into());
     let skill = Skill { manifest: &manifest, digest: Digest::of(b"s") };
-    let caller = crate::id::Caller { client: "cli".parse().unwrap(), user: owner.parse().unwrap() };
+    let caller = crate::id::Caller::new("cli".parse().unwrap(), owner.parse().unwrap());
     policy
         .effective(&skill, &caller, f.clock.now())
         .permit_reveal(&"svc".parse().unwrap(), None, f.clock.now())

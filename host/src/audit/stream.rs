@@ -1,0 +1,199 @@
+//! Sinks that pass lines on: a socket, a program's input, a folder with a copy.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::settings::Destination;
+use super::sink::Sink;
+
+/// So many bytes at the end of a copy are compared with the log.
+const COMPARED: u64 = 4096;
+
+/// The sink for what the settings name. `source` is the chain's own file, where it has one.
+pub(super) fn sink(destination: &Destination, chain: &str, source: Option<&Path>) -> Box<dyn Sink> {
+    match destination {
+        Destination::Folder(folder) => Box::new(Copied {
+            folder: folder.clone(),
+            name: format!("{chain}.jsonl"),
+            source: source.map(Path::to_owned),
+            file: Mutex::default(),
+        }),
+        Destination::Socket(path) => Box::new(Socket { path: path.clone(), stream: Mutex::default() }),
+        Destination::Command(words) => Box::new(Program { words: words.clone(), child: Mutex::default() }),
+        Destination::Sink(_, sink) => Box::new(std::sync::Arc::clone(sink)),
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A Unix stream socket. Where the other side has gone, the next attempt connects anew.
+struct Socket {
+    path: PathBuf,
+    stream: Mutex<Option<UnixStream>>,
+}
+
+impl Sink for Socket {
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        let mut stream = locked(&self.stream);
+        let mut open = match stream.take() {
+            Some(open) => open,
+            None => UnixStream::connect(&self.path)?,
+        };
+        open.write_all(line)?;
+        *stream = Some(open);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A program, started with the first line, in a process group of its own: it shall see the last entries too.
+struct Program {
+    words: Vec<String>,
+    child: Mutex<Option<Child>>,
+}
+
+impl Program {
+    fn start(&self) -> io::Result<Child> {
+        let (program, arguments) = self.words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command.args(arguments).process_group(0).current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    }
+}
+
+impl Sink for Program {
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        let mut child = locked(&self.child);
+        let mut running = match child.take() {
+            Some(running) => running,
+            None => self.start()?,
+        };
+        let written =
+            running.stdin.as_mut().map_or(Err(io::ErrorKind::BrokenPipe.into()), |stdin| stdin.write_all(line));
+        if let Err(error) = written {
+            // One that takes no more input is of no use any more; it may have ended already.
+            let _ = running.kill();
+            return Err(match running.wait() {
+                Ok(status) => io::Error::other(format!("it ended: {status}")),
+                Err(_) => error,
+            });
+        }
+        *child = Some(running);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(mut child) = locked(&self.child).take() {
+            drop(child.stdin.take());
+            // It has its end of input. One that goes on all the same is left alone.
+            for _ in 0..100 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// The chain's file again, in another folder.
+///
+/// Each line brings the copy up to where the log is, so that what it missed is made good. A copy that goes on where the log has
+/// ended, or that is another one, is left alone: it is the proof that the log was cut.
+struct Copied {
+    folder: PathBuf,
+    name: String,
+    source: Option<PathBuf>,
+    file: Mutex<Option<Both>>,
+}
+
+struct Both {
+    copy: File,
+    length: u64,
+    source: Option<File>,
+}
+
+impl Copied {
+    fn open(&self) -> io::Result<Both> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let nofollow = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let mut options = OpenOptions::new();
+        options.append(true).read(true).create(true).mode(0o600).custom_flags(nofollow);
+        let mut copy = options.open(self.folder.join(&self.name))?;
+        let length = copy.seek(SeekFrom::End(0))?;
+        let source = self.source.as_ref().map(File::open).transpose()?;
+        if let Some(source) = &source {
+            let start = length.saturating_sub(COMPARED);
+            let mut ends = [Vec::new(), Vec::new()];
+            for (end, mut file) in ends.iter_mut().zip([&copy, source]) {
+                file.seek(SeekFrom::Start(start))?;
+                file.take(length - start).read_to_end(end)?;
+            }
+            let [copied, own] = ends;
+            if copied != own {
+                let why = "the copy there has what this log has not: the log was cut, changed or put back from a backup; \
+                           see `clawcoil audit verify`, and move the copy away only when you know why";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
+        }
+        Ok(Both { copy, length, source })
+    }
+
+    fn bring_up(both: &mut Both, line: &[u8]) -> io::Result<()> {
+        let new = match &both.source {
+            Some(source) => {
+                let end = source.metadata()?.len();
+                let missing = usize::try_from(end.saturating_sub(both.length)).map_err(io::Error::other)?;
+                let mut new = vec![0; missing];
+                source.read_exact_at(&mut new, both.length)?;
+                // A line that is just being written is not copied in part.
+                new.truncate(new.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+                new
+            }
+            None => line.to_vec(),
+        };
+        if let Err(error) = (&both.copy).write_all(&new) {
+            both.copy.set_len(both.length)?;
+            return Err(error);
+        }
+        both.length = both.length.saturating_add(new.len() as u64);
+        Ok(())
+    }
+}
+
+impl Sink for Copied {
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        let mut file = locked(&self.file);
+        let mut both = match file.take() {
+            Some(both) => both,
+            None => self.open()?,
+        };
+        Self::bring_up(&mut both, line)?;
+        *file = Some(both);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        match &*locked(&self.file) {
+            Some(both) => both.copy.sync_data(),
+            None => Ok(()),
+        }
+    }
+}
