@@ -629,10 +629,13 @@ fn a_cut_of_the_log_is_noticed_by_a_checkpoint_in_another_place() {
 #[test]
 fn a_mistake_in_audit_toml_is_told_with_its_place() {
     let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
     std::fs::write(agent.folder().join("audit.toml"), "strickt = true\n").unwrap();
-    let told = agent.fails(&["connections", "list"], 1);
+    let told = agent.fails(&["run", "gmail-send", "--user", "alice"], 1);
     assert!(told.contains("audit.toml:1") && told.contains("did you mean `strict`?"), "{told}");
     // What takes away works all the same.
+    agent.succeeds(&["connections", "list"]);
     agent.succeeds(&["revoke", "gmail-send", "--user", "alice"]);
 }
 

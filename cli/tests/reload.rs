@@ -152,7 +152,7 @@ fn saved_permissions_are_in_force_within_a_second_and_broken_ones_leave_those_be
     assert_eq!(served.until_loaded(1).0, "allowed");
 
     // Broken: what was granted stays, and the log says where the error is.
-    fs::write(served.permissions(), "# broken\n[[grant]]\nskil = \"gmail-send\"\n").unwrap();
+    fs::write(served.permissions(), "# broken\n\ngrants = 1\n").unwrap();
     let (decision, rule) = served.until_loaded(2);
     assert_eq!(decision, "failed");
     assert!(rule.ends_with("permissions.toml:3"), "{rule}");
