@@ -79,7 +79,8 @@ pub enum ConnectError {
     )]
     Unrecorded {
         /// Why the log can't be written.
-        source: Untold,
+        #[source]
+        source: Box<Untold>,
         /// The connections that are gone, and what became of their tokens.
         gone: Gone,
     },
@@ -328,7 +329,7 @@ impl Connector {
         gone.left_alive = rest.into_iter().map(|removed| removed.connection).filter(|old| !known(old)).collect();
         match told {
             Ok(()) => Ok(gone),
-            Err(source) => Err(ConnectError::Unrecorded { source, gone }),
+            Err(source) => Err(ConnectError::Unrecorded { source: Box::new(source), gone }),
         }
     }
 
@@ -406,7 +407,7 @@ impl Connector {
                 Ok(()) => Ok(gone),
                 Err(source) => {
                     let gone = Gone { ended: vec![gone], left_alive: Vec::new() };
-                    Err(ConnectError::Unrecorded { source, gone })
+                    Err(ConnectError::Unrecorded { source: Box::new(source), gone })
                 }
             }
         };

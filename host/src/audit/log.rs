@@ -228,7 +228,7 @@ impl AuditLog {
             sink,
             keys,
             tagged: ArcSwapOption::empty(),
-            clock: Arc::clone(&clock),
+            clock,
             state: Mutex::new(state),
             free: Condvar::new(),
             dirty: AtomicBool::new(false),
@@ -244,12 +244,14 @@ impl AuditLog {
         let syncer = Syncer::start(&shared, witness).map_err(AuditError::Write)?;
         let elsewhere = settings.sinks.iter().map(|destination| {
             let sink = stream::sink(destination, &chain, file.as_deref());
-            Elsewhere::start(destination.name(), sink, settings.strict, Arc::clone(&clock)).map_err(AuditError::Write)
+            Elsewhere::start(destination.name(), sink, settings.strict, Arc::clone(&shared.clock))
+                .map_err(AuditError::Write)
         });
+        let elsewhere = elsewhere.collect::<Result<_, _>>()?;
         Ok(Self {
             shared,
             _syncer: syncer,
-            elsewhere: elsewhere.collect::<Result<_, _>>()?,
+            elsewhere,
             strict: settings.strict,
             chain,
             dir: dir.map(Path::to_owned),

@@ -165,7 +165,9 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
             stated.entry(found.chain.clone()).or_default().push(found);
         }
     }
-    stated.values_mut().for_each(|stated| stated.sort_by_key(|checkpoint| checkpoint.size));
+    for stated in stated.values_mut() {
+        stated.sort_by_key(|checkpoint| checkpoint.size);
+    }
     let mut chains = BTreeMap::new();
     for (name, path) in folder::chains(dir).map_err(unreadable(dir))? {
         chains.insert(name, path);

@@ -119,13 +119,13 @@ impl<'a> Space<'a> {
     /// Users that the rules tell apart, and whether these are all.
     pub(super) fn users(&self) -> (Vec<Group>, bool) {
         let forbidden = self.forbids().filter_map(|forbid| forbid.users.as_deref());
-        told_apart(self.grants.iter().map(|grant| &*grant.users).chain(forbidden).collect())
+        told_apart(&self.grants.iter().map(|grant| &*grant.users).chain(forbidden).collect::<Vec<_>>())
     }
 
     /// Programs that the rules tell apart, and whether these are all.
     pub(super) fn clients(&self) -> (Vec<Group>, bool) {
         let forbidden = self.forbids().filter_map(|forbid| forbid.clients.as_deref());
-        told_apart(self.grants.iter().map(|grant| &*grant.clients).chain(forbidden).collect())
+        told_apart(&self.grants.iter().map(|grant| &*grant.clients).chain(forbidden).collect::<Vec<_>>())
     }
 
     fn forbids(&self) -> impl Iterator<Item = &'a Forbid> {
@@ -254,7 +254,7 @@ impl<'a> Space<'a> {
 }
 
 /// Of each list of patterns it matters whether one of them matches.
-fn told_apart(lists: Vec<&[Pattern]>) -> (Vec<Group>, bool) {
+fn told_apart(lists: &[&[Pattern]]) -> (Vec<Group>, bool) {
     let patterns: BTreeSet<Pattern> = lists.iter().copied().flatten().cloned().collect();
     let classes = classes::of_names(&patterns);
     let complete = classes.complete;

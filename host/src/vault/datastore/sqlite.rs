@@ -334,14 +334,14 @@ impl Sqlite {
                 statement(sql, &format!("DELETE FROM connections WHERE {BEFORE}"))
                     .and_then(|mut s| s.execute(of_this))
                     .map_err(fail)?;
-                let changed = statement(
+                let updated = statement(
                     sql,
                     "UPDATE connections SET state = 'active', access = ?4, refresh = ?5, due_at = refresh_at
                      WHERE vault = ?1 AND id = ?2 AND generation = ?3 AND state = 'unconfirmed'",
                 )
                 .and_then(|mut s| s.execute(params![vault, id.as_bytes(), base.0, access, refresh]))
                 .map_err(fail)?;
-                if changed != 1 {
+                if updated != 1 {
                     return Err(VaultError::Moved { connection: id, base });
                 }
                 put_changes(sql, vault, &fail, id, &before, &changes)?;
