@@ -129,7 +129,9 @@ pub(super) fn own_path(path: Option<&str>) -> String {
     let own = path.filter(|path| path.starts_with('/')).and_then(|path| {
         let base = base.ok()?;
         let url = base.join(path).ok().filter(|url| url.origin() == base.origin())?;
-        Some(url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path())))
+        let own = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+        // A path that begins with two slashes once its dots are gone is a host to whoever reads it again.
+        (!own.starts_with("//")).then_some(own)
     });
     own.unwrap_or_else(|| "/".to_owned())
 }
@@ -150,6 +152,8 @@ mod tests {
         }
         // What begins as a path and ends elsewhere for a browser.
         assert_eq!(own_path(Some("/\t/evil.example")), "/");
+        assert_eq!(own_path(Some("/.//evil.example")), "/");
+        assert_eq!(own_path(Some("/a/..//evil.example")), "/");
     }
 
     proptest! {
