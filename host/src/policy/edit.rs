@@ -5,6 +5,7 @@ use std::fmt;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, TableLike, Value, value};
 
 use super::manifest::{ServiceDeclaration, Use};
+use super::pattern::Pattern;
 use super::permissions::Permissions;
 use super::rate::Rate;
 use super::request::RequestRule;
@@ -348,10 +349,12 @@ fn revoke_in(table: &mut Table, user: Option<&str>, line: Option<Line>, left: &m
             first.decor_mut().set_prefix("");
         }
     }
+    // What is wider than what was named, and what is narrower: `*` also says alice.
+    let named = user.parse::<Pattern>().ok();
     let covers = |item: &Value| {
-        item.as_str()
-            .and_then(|text| text.parse::<super::pattern::Pattern>().ok())
-            .is_some_and(|pattern| pattern.matches(user))
+        let text = item.as_str().unwrap_or_default();
+        text.parse::<Pattern>().is_ok_and(|pattern| pattern.matches(user))
+            || named.as_ref().is_some_and(|named| named.matches(text))
     };
     if users.iter().any(covers) {
         left.extend(line);

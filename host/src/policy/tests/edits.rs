@@ -69,6 +69,14 @@ fn a_pattern_that_still_covers_the_user_is_named() {
 }
 
 #[test]
+fn a_grant_that_is_narrower_than_the_pattern_is_named() {
+    let what = Revocation { skill: &"mail".parse().unwrap(), service: Some(&name("gmail")), user: Some("*") };
+    let edit = revoke(&source(), &what).unwrap();
+    assert_eq!(edit.text, BEFORE, "alice and bob are no pattern");
+    assert_eq!(edit.left.iter().map(ToString::to_string).collect::<Vec<_>>(), ["permissions.toml:4"]);
+}
+
+#[test]
 fn a_grant_whose_last_user_goes_is_removed_and_others_stay() {
     let what = Revocation { skill: &"mail".parse().unwrap(), service: None, user: Some("alice") };
     let edit = revoke(&source(), &what).unwrap();
