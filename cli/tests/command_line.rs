@@ -725,9 +725,12 @@ fn a_lost_identity_is_replaced_with_the_recovery_key_and_with_nothing_else() {
     let (_, foreign) = Recovery::generate();
     assert_eq!(recover(&foreign.expose()).status.code(), Some(1));
     assert!(!file("identity.key").exists(), "an identity that opens nothing stays");
-    let done = recover(&key.expose());
+    // In a file with comments, as `age-keygen` writes it.
+    let done = recover(&format!("# created: 2026-11-24\n# public key: age1…\n{}\n", key.expose().as_str()));
     assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
     assert!(!text(&done.stdout).contains(key.expose().as_str()));
     agent.succeeds(&["doctor"]);
     agent.succeeds(&["audit", "verify"]);
+    let told = agent.succeeds(&["audit", "tail", "--kind", "recovered"]);
+    assert!(told.contains("the vault was given to sha256:"), "{told}");
 }

@@ -322,7 +322,7 @@ async fn an_account_is_disconnected_and_revoked_where_the_log_can_t_even_be_open
     fs::write(home.audit(), "no folder").unwrap();
     let refused = Host::builder(home.clone()).open().await.map(drop);
     assert!(matches!(refused, Err(OpenError::Audit(_))), "{refused:?}");
-    let host = Host::builder(home).even_unrecorded().open().await.unwrap();
+    let host = Host::builder(home).even_if_broken().open().await.unwrap();
     // It opens, and lets no token out.
     let words = words(fetch(&host).await.unwrap());
     assert!(words.contains("audit"), "{words}");
@@ -340,6 +340,24 @@ async fn an_account_is_disconnected_and_revoked_where_the_log_can_t_even_be_open
     assert!(matches!(&gone.ended[..], [gone] if gone.connection.id == id), "what was ended is not told: {gone:?}");
     assert!(host.vault().connection(id).unwrap().is_none());
     assert_eq!(ended(&server), [TOKEN]);
+}
+
+#[tokio::test]
+async fn an_account_is_disconnected_while_what_people_wrote_has_errors() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let home = agent.host.home().clone();
+    fs::write(home.permissions(), "[[grnt]]\n").unwrap();
+    fs::create_dir_all(home.providers_folder()).unwrap();
+    fs::write(home.providers_folder().join("broken.toml"), "no provider").unwrap();
+    let refused = Host::builder(home.clone()).open().await.map(drop);
+    assert!(matches!(refused, Err(OpenError::File(_))), "{refused:?}");
+    let host = Host::builder(home).even_if_broken().open().await.unwrap();
+    let refused = fetch(&host).await;
+    assert!(matches!(refused, Err(InvokeError::Denied(_))), "permissions with errors grant something: {refused:?}");
+    let id = host.vault().connections(None).unwrap()[0].id;
+    host.connector().disconnect(id).await.unwrap();
+    assert!(host.vault().connection(id).unwrap().is_none());
 }
 
 #[tokio::test]

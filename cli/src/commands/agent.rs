@@ -48,9 +48,9 @@ pub(super) async fn open(settings: &Settings) -> Result<Host, Failure> {
     Ok(host)
 }
 
-/// Opens the host for taking access away, whatever became of its audit log.
-pub(super) async fn open_even_unrecorded(settings: &Settings) -> Result<Host, Failure> {
-    let host = builder(existing_home(settings)?).even_unrecorded().open().await?;
+/// Opens the host for taking access away, whatever became of its audit log and its files.
+pub(super) async fn open_even_if_broken(settings: &Settings) -> Result<Host, Failure> {
+    let host = builder(existing_home(settings)?).even_if_broken().open().await?;
     opened(settings, &host);
     Ok(host)
 }

@@ -94,7 +94,7 @@ async fn show(id: ConnectionId, settings: &Settings, output: &Output) -> Result<
 }
 
 async fn disconnect(id: ConnectionId, settings: &Settings, output: &Output) -> Result<(), Failure> {
-    let host = agent::open_even_unrecorded(settings).await?;
+    let host = agent::open_even_if_broken(settings).await?;
     let progress = output.progress("ending the tokens at the provider");
     let gone = host.connector().disconnect(id).await;
     drop(progress);

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use clawcoil::host::{self, InitError};
+use clawcoil::id::AgentId;
 use clawcoil::identity::RecoveryKey;
 use serde_json::json;
 
@@ -21,8 +22,13 @@ both. If the key may have been stolen, disconnect the accounts, and connect them
 
 Examples:
   clawcoil recover
-  clawcoil recover < recovery-key.txt")]
-pub(crate) struct Recover {}
+  clawcoil recover < recovery-key.txt
+  clawcoil recover --agent sha256:2b1c… < recovery-key.txt   # the key opens the vaults of several agents")]
+pub(crate) struct Recover {
+    /// The agent whose identity is lost, where the key opens the vaults of several
+    #[arg(long, value_name = "ID")]
+    agent: Option<AgentId>,
+}
 
 impl Recover {
     pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
@@ -34,7 +40,7 @@ impl Recover {
             }
         }
         let key: RecoveryKey = output.secret("The recovery key").await?.trim().parse()?;
-        let made = host::recover(&home, &key, agent::clock()).await?;
+        let made = host::recover(&home, &key, self.agent, agent::clock()).await?;
         let folder = home.folder().display().to_string();
         output.answer(json!({ "agent": made.agent.to_string(), "home": folder }), || {
             format!("The vault in {folder} belongs to a new identity now: {}", made.agent)

@@ -91,6 +91,8 @@ words! {
         ClientSet = "client-set",
         /// An operator's client at a provider was removed.
         ClientRemoved = "client-removed",
+        /// The vault was given to a new identity with its recovery key.
+        Recovered = "recovered",
         /// A skill was installed.
         SkillAdded = "skill-added",
         /// A skill was removed.

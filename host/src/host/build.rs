@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 
 use super::{Home, Host};
-use crate::audit::{self, AuditError, AuditLog, Opening, Sink};
+use crate::audit::{self, AuditError, AuditLog, Event, EventKind, Opening, Sink};
 use crate::broker::Broker;
 use crate::clock::{Clock, SystemClock};
 use crate::connect::{Connector, Parts};
@@ -62,6 +62,9 @@ pub enum InitError {
     /// `audit.toml` has errors.
     #[error(transparent)]
     File(#[from] Diagnostics),
+    /// It was recovered, and the audit log does not tell.
+    #[error("the vault belongs to the new identity now, but the audit log does not tell of it")]
+    Unrecorded(#[source] Box<InitError>),
 }
 
 /// Makes an agent's home: its identity, its vault, and permissions that grant nothing.
@@ -90,11 +93,21 @@ pub async fn init(home: &Home, recovery: &Recovery, clock: Arc<dyn Clock>) -> Re
 }
 
 /// Gives a vault whose agent has lost its key to a new identity, with the vault's recovery key. The home's old identity files, if
-/// there are any left, must have been moved away.
-pub async fn recover(home: &Home, key: &RecoveryKey, clock: Arc<dyn Clock>) -> Result<Initialized, InitError> {
+/// there are any left, must have been moved away. `lost` is the agent, where the key opens the vaults of several.
+pub async fn recover(
+    home: &Home,
+    key: &RecoveryKey,
+    lost: Option<AgentId>,
+    clock: Arc<dyn Clock>,
+) -> Result<Initialized, InitError> {
     let identity = Identity::generate(&home.certificate(), &home.key(), clock.as_ref())?;
-    match Vault::recover(&home.database(), key, &identity, clock).await {
-        Ok(vault) => Ok(Initialized { agent: vault.agent() }),
+    match Vault::recover(&home.database(), key, lost, &identity, Arc::clone(&clock)).await {
+        Ok(vault) => {
+            let agent = vault.agent();
+            note_recovery(home, &vault, clock).map_err(|error| InitError::Unrecorded(Box::new(error)))?;
+            Ok(Initialized { agent })
+        }
+        Err(error @ VaultError::RecoveredAndShut { .. }) => Err(error.into()),
         Err(error) => {
             // An identity that opens nothing would only stand in the way of the next attempt.
             for file in [home.certificate(), home.key()] {
@@ -103,6 +116,14 @@ pub async fn recover(home: &Home, key: &RecoveryKey, clock: Arc<dyn Clock>) -> R
             Err(error.into())
         }
     }
+}
+
+fn note_recovery(home: &Home, vault: &Vault, clock: Arc<dyn Clock>) -> Result<(), InitError> {
+    let (key, settings) = (vault.audit_key(), home.audit_settings()?);
+    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?), settings: &settings };
+    let detail = Some(format!("the vault was given to {}", vault.agent()));
+    AuditLog::open(&home.audit(), &opening, clock)?.append(&Event { detail, ..Event::new(EventKind::Recovered) })?;
+    Ok(())
 }
 
 fn private_folder(home: &Home) -> Result<(), InitError> {
@@ -158,7 +179,7 @@ pub struct HostBuilder {
     runtime: runtime::Settings,
     audit: Option<(String, Box<dyn Sink>)>,
     audit_settings: Option<audit::Settings>,
-    even_unrecorded: bool,
+    even_if_broken: bool,
 }
 
 impl HostBuilder {
@@ -170,7 +191,7 @@ impl HostBuilder {
             runtime: runtime::Settings::default(),
             audit: None,
             audit_settings: None,
-            even_unrecorded: false,
+            even_if_broken: false,
         }
     }
 
@@ -209,11 +230,12 @@ impl HostBuilder {
         self
     }
 
-    /// Opens the host also where its audit log can't be opened: for taking access away, which waits for no disk. Such a host
-    /// releases no token, and calls what it does unrecorded.
+    /// Opens the host also where its audit log can't be opened, or what people wrote has errors: for taking access away, which
+    /// waits for nothing to be mended. Without its log such a host releases no token, and calls what it does unrecorded; of
+    /// permissions with errors none are in force, and of provider files with errors the built-in catalogue is.
     #[must_use]
-    pub fn even_unrecorded(mut self) -> Self {
-        self.even_unrecorded = true;
+    pub fn even_if_broken(mut self) -> Self {
+        self.even_if_broken = true;
         self
     }
 
@@ -227,14 +249,17 @@ impl HostBuilder {
         }
         let clock = self.clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         // What people wrote is read first: its errors are theirs to mend, and cost nothing yet.
-        let catalogue = Arc::new(Catalogue::with(&home.provider_sources()?)?);
-        let sources = home.permission_sources()?;
-        let permissions = Permissions::parse(&sources)?;
+        let lenient = self.even_if_broken;
+        let catalogue = home.provider_sources().and_then(|files| Catalogue::with(&files));
+        let catalogue = Arc::new(catalogue.or_else(|error| unless(lenient, error, Catalogue::builtin))?);
+        let sources = home.permission_sources().and_then(|sources| Ok((Permissions::parse(&sources)?, sources)));
+        let (permissions, sources) =
+            sources.or_else(|error| unless(lenient, error, || Ok((Permissions::default(), Vec::new()))))?;
         let policy = Policy::new(permissions, catalogue.facts());
         let private = policy.network().private.clone();
         let audit_settings = match self.audit_settings {
             Some(settings) => settings,
-            None => home.audit_settings()?,
+            None => home.audit_settings().or_else(|error| unless(lenient, error, || Ok(audit::Settings::default())))?,
         };
 
         let identity = Identity::load(&home.certificate(), &home.key())?;
@@ -247,18 +272,23 @@ impl HostBuilder {
             None => AuditLog::open(&home.audit(), &opening, Arc::clone(&clock)),
         };
         let audit = Arc::new(match opened {
-            Err(error) if self.even_unrecorded => AuditLog::closed(error, &opening, Arc::clone(&clock))?,
+            Err(error) if lenient => AuditLog::closed(error, &opening, Arc::clone(&clock))?,
             opened => opened?,
         });
 
         let mut settings = self.runtime;
-        let cache = CompileCache::open(&home.cache(), vault.cache_key());
-        settings.cache =
-            Some(cache.map_err(|source| OpenError::Cache { path: home.cache().display().to_string(), source })?);
+        settings.cache = match CompileCache::open(&home.cache(), vault.cache_key()) {
+            Ok(cache) => Some(cache),
+            // It is about speed alone.
+            Err(_) if lenient => None,
+            Err(source) => return Err(OpenError::Cache { path: home.cache().display().to_string(), source }),
+        };
         let runtime = Runtime::new(settings)?;
 
         let net = Arc::new(Net::new(self.net.unwrap_or_else(|| NetSettings::new(Arc::clone(&clock))))?);
-        home.keep_policy(policy.hash(), &sources, clock.now());
+        if !sources.is_empty() {
+            home.keep_policy(policy.hash(), &sources, clock.now());
+        }
         let policy = Arc::new(ArcSwap::from_pointee(policy));
         let parts = Parts {
             vault: Arc::clone(&vault),
@@ -299,6 +329,15 @@ impl HostBuilder {
             ready: Mutex::default(),
         })
     }
+}
+
+/// What stands in for a file with errors, where the host is to open all the same.
+fn unless<T>(lenient: bool, error: Diagnostics, or: impl FnOnce() -> Result<T, Diagnostics>) -> Result<T, Diagnostics> {
+    if !lenient {
+        return Err(error);
+    }
+    tracing::warn!("left out: {error}");
+    or()
 }
 
 impl std::fmt::Debug for HostBuilder {

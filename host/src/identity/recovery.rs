@@ -81,8 +81,13 @@ impl RecoveryKey {
 impl std::str::FromStr for RecoveryKey {
     type Err = RecoveryError;
 
+    /// The key, alone or in a file as `age-keygen` writes it, with comments around it.
     fn from_str(text: &str) -> Result<Self, RecoveryError> {
-        text.trim().parse().map(Self).map_err(|_| RecoveryError::Secret)
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        match (lines.next(), lines.next()) {
+            (Some(key), None) => key.parse().map(Self).map_err(|_| RecoveryError::Secret),
+            _ => Err(RecoveryError::Secret),
+        }
     }
 }
 

@@ -127,6 +127,22 @@ pub enum VaultError {
     /// There is no recovery copy.
     #[error("{}: the vault was made without a recovery copy: only the agent's own key opens it", .0.display())]
     NoRecovery(PathBuf),
+    /// The recovery key opens more than one vault.
+    #[error("{}: the recovery key opens the vaults of {}: name the agent whose identity is lost with `--agent`", .path.display(), list(.agents))]
+    SeveralRecoveries {
+        /// The file.
+        path: PathBuf,
+        /// Whose they are.
+        agents: Vec<AgentId>,
+    },
+    /// The vault was recovered, and something else is wrong with it.
+    #[error("{}: the vault belongs to the new identity now, and does not open: keep the identity's files, and mend this", .path.display())]
+    RecoveredAndShut {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<VaultError>,
+    },
     /// More identities than this one would lose their access.
     #[error("the vault is sealed for {} other identities, and this one can't seal a new root key for them: remove them first, and add them again afterwards", .0)]
     OtherSeals(usize),

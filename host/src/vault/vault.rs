@@ -83,9 +83,12 @@ impl Vault {
 
     /// Opens a vault whose identity is lost, with its recovery key, and gives it to the agent of this seal. The agents
     /// that had it before have it no more.
+    ///
+    /// `lost` is one of them: it must be named where the key opens the vaults of several agents in this file.
     pub async fn recover(
         path: &Path,
         recovery: &RecoveryKey,
+        lost: Option<AgentId>,
         seal: &dyn Seal,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, VaultError> {
@@ -94,28 +97,40 @@ impl Vault {
             blocking(move || Datastore::recoveries(&path)).await?
         };
         let mut refused = None;
+        let mut opened = Vec::new();
         for copy in copies {
-            let id = copy.vault;
-            let key = match recovery.unwrap(&id, &copy.wrapped) {
-                Ok(key) => key,
-                Err(error) => {
-                    // Another agent's copy in the same file is not an error of this one.
-                    if !matches!((&refused, &error), (Some(RecoveryError::Damaged), RecoveryError::WrongKey)) {
-                        refused = Some(error);
-                    }
-                    continue;
-                }
-            };
-            Root::new(copy.root_version, &key)
-                .check(id, &copy.check)
-                .map_err(|source| VaultError::WrongRoot { path: path.into(), source })?;
-            let agent = seal.id();
-            let wrapped = wrap(path, &id, &key, seal, &*clock).await?;
-            let file = PathBuf::from(path);
-            blocking(move || Datastore::replace_seals(&file, id, agent, &wrapped)).await?;
-            return Self::open(path, seal, clock).await;
+            match recovery.unwrap(&copy.vault, &copy.wrapped) {
+                Ok(key) => opened.push((copy, key)),
+                // Another agent's copy in the same file is not an error of this one.
+                Err(RecoveryError::WrongKey) if refused.is_some() => {}
+                Err(error) => refused = Some(error),
+            }
         }
-        Err(refused.map_or_else(|| VaultError::NoRecovery(path.into()), VaultError::Recovery))
+        let agents: Vec<_> = opened.iter().flat_map(|(copy, _)| copy.agents.iter().copied()).collect();
+        if let Some(lost) = lost {
+            opened.retain(|(copy, _)| copy.agents.contains(&lost));
+            if opened.is_empty() && !agents.is_empty() {
+                return Err(VaultError::WrongIdentity { path: path.into(), wanted: agents, given: lost });
+            }
+        }
+        let (copy, key) = match (opened.pop(), opened.is_empty()) {
+            (Some(one), true) => one,
+            (Some(_), false) => return Err(VaultError::SeveralRecoveries { path: path.into(), agents }),
+            (None, _) => {
+                return Err(refused.map_or_else(|| VaultError::NoRecovery(path.into()), VaultError::Recovery));
+            }
+        };
+        let id = copy.vault;
+        Root::new(copy.root_version, &key)
+            .check(id, &copy.check)
+            .map_err(|source| VaultError::WrongRoot { path: path.into(), source })?;
+        let agent = seal.id();
+        let wrapped = wrap(path, &id, &key, seal, &*clock).await?;
+        let file = PathBuf::from(path);
+        blocking(move || Datastore::replace_seals(&file, id, agent, &wrapped)).await?;
+        Self::open(path, seal, clock)
+            .await
+            .map_err(|error| VaultError::RecoveredAndShut { path: path.into(), source: Box::new(error) })
     }
 
     fn with(

@@ -65,6 +65,8 @@ pub(crate) struct RecoveryRow {
 #[derive(Debug)]
 pub(crate) struct RecoveryCopy {
     pub(crate) vault: VaultId,
+    /// Whose vault it is.
+    pub(crate) agents: Vec<AgentId>,
     pub(crate) root_version: u64,
     pub(crate) check: Vec<u8>,
     pub(crate) wrapped: Vec<u8>,

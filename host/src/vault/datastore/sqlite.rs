@@ -88,12 +88,14 @@ impl Sqlite {
         migrate(path, &mut sql, false)?;
         let fail = |source| failed(path, "read the recovery copies", source);
         let mut statement = sql
-            .prepare("SELECT id, root_version, check_record, recovery FROM vaults WHERE recovery IS NOT NULL")
+            .prepare("SELECT id, vault, root_version, check_record, recovery FROM vaults WHERE recovery IS NOT NULL")
             .map_err(fail)?;
         let rows = statement
             .query_map([], |row| {
                 let vault = VaultId::from_bytes(row.get(0)?);
-                Ok(RecoveryCopy { vault, root_version: row.get(1)?, check: row.get(2)?, wrapped: row.get(3)? })
+                let agents = agents_of(&sql, row.get(1)?)?;
+                let (root_version, check, wrapped) = (row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok(RecoveryCopy { vault, agents, root_version, check, wrapped })
             })
             .map_err(fail)?;
         rows.collect::<Result<_, _>>().map_err(fail)
@@ -594,6 +596,12 @@ fn connections_where(
         found.push(connection_row(row)?);
     }
     Ok(found)
+}
+
+fn agents_of(sql: &Sql, vault: i64) -> rusqlite::Result<Vec<AgentId>> {
+    statement(sql, "SELECT agent FROM seals WHERE vault = ?1 ORDER BY rowid")?
+        .query_map([vault], |row| row.get(0).map(|bytes| AgentId::from_digest(Digest::from_bytes(bytes))))?
+        .collect()
 }
 
 /// Stores what is to be told of a connection and of those that it takes the place of. Where one of these came to be after that

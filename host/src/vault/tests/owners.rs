@@ -243,13 +243,35 @@ async fn the_recovery_key_gives_the_vault_to_a_new_identity() {
     drop(vault);
     let new = new_identity(f.folder.path(), "new");
     let (_, wrong) = Recovery::generate();
-    let refused = Vault::recover(&path, &wrong, &new, clock.clone()).await.unwrap_err();
+    let refused = Vault::recover(&path, &wrong, None, &new, clock.clone()).await.unwrap_err();
     assert!(matches!(refused, VaultError::Recovery(crate::identity::RecoveryError::WrongKey)), "{refused}");
-    let vault = Vault::recover(&path, &key, &new, clock.clone()).await.unwrap();
+    let vault = Vault::recover(&path, &key, None, &new, clock.clone()).await.unwrap();
     assert_eq!(read(&vault, "alice", "google", c.id).unwrap(), "kept");
     assert!(matches!(Vault::open(&path, &f.identity, clock.clone()).await, Err(VaultError::WrongIdentity { .. })));
-    let none = Vault::recover(&f.path(), &key, &new, clock).await.unwrap_err();
+    let none = Vault::recover(&f.path(), &key, None, &new, clock).await.unwrap_err();
     assert!(matches!(none, VaultError::NoRecovery(_)), "{none}");
+}
+
+#[tokio::test]
+async fn of_several_vaults_under_one_recovery_key_the_named_one_is_recovered() {
+    let f = Fixture::new().await;
+    let (path, clock) = (f.folder.path().join("shared.db"), Arc::new(f.clock.clone()));
+    let (recovery, key) = Recovery::generate();
+    canary::plant(canary::Kind::RecoveryKey, key.expose().as_bytes());
+    let second = new_identity(f.folder.path(), "second");
+    let (one, two) = (f.identity.agent_id(), second.agent_id());
+    drop(Vault::create(&path, &f.identity, &recovery, clock.clone()).await.unwrap());
+    let vault = Vault::create(&path, &second, &recovery, clock.clone()).await.unwrap();
+    let (c, _) = vault.connect(new_connection("alice", "google"), f.tokens("theirs", None), true).await.unwrap();
+    drop(vault);
+    let new = new_identity(f.folder.path(), "new");
+    let refused = Vault::recover(&path, &key, None, &new, clock.clone()).await.unwrap_err();
+    assert!(refused.to_string().contains(&format!("{one} or {two}")), "{refused}");
+    let refused = Vault::recover(&path, &key, Some(new.agent_id()), &new, clock.clone()).await.unwrap_err();
+    assert!(matches!(refused, VaultError::WrongIdentity { .. }), "{refused}");
+    let vault = Vault::recover(&path, &key, Some(two), &new, clock.clone()).await.unwrap();
+    assert_eq!(read(&vault, "alice", "google", c.id).unwrap(), "theirs");
+    Vault::open(&path, &f.identity, clock).await.expect("the other agent's vault is as it was");
 }
 
 #[tokio::test]
