@@ -7,6 +7,7 @@ use clawcoil::id::SkillName;
 use clawcoil::runtime::End;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::body::Json as JsonBody;
 use crate::callers::Scope;
@@ -15,19 +16,22 @@ use crate::exit::action_json;
 use crate::serve::{Bearer, Kind, Problem, Shared};
 
 /// A call that is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewInvocation {
+    #[schema(example = "gmail-send")]
     skill: String,
     /// May be left out where the skill has one tool.
     tool: Option<String>,
     /// One member for each parameter.
     #[serde(default)]
+    #[schema(value_type = Object)]
     input: Map<String, Value>,
 }
 
 /// A call that has ended, with a result or with the skill's own word that it failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Invocation)]
 pub(crate) struct InvocationBody {
     id: String,
     /// The result. Absent where the skill says that it failed.
@@ -37,14 +41,25 @@ pub(crate) struct InvocationBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_error: Option<Value>,
     /// What policy refused during the call.
+    #[schema(value_type = Vec<super::document::Denial>)]
     denials: Vec<Value>,
     /// What people have to do before the call could have done all that it tried.
+    #[schema(value_type = Vec<super::document::Action>)]
     actions: Vec<Value>,
     /// What the skill printed.
     log: String,
 }
 
-/// Calls a tool and waits for its end.
+/// Call a tool of a skill
+///
+/// The answer comes when the call has ended.
+#[utoipa::path(post, path = "/v1/invocations", tag = "invocations", operation_id = "createInvocation",
+    request_body = NewInvocation, security(("bearer" = ["invoke"])), responses(
+        (status = 200, description = "The call has ended", body = InvocationBody),
+        (status = 404, description = "There is no such skill or tool"),
+        (status = 409, description = "An account must be connected first; nothing of the skill has run"),
+        (status = 502, description = "The skill trapped or hit a limit"),
+    ))]
 pub(crate) async fn create(
     State(app): State<Shared>,
     bearer: Bearer,

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::callers::Keys;
 use crate::connecting::{Proofs, Sessions};
 
-pub(crate) use auth::Bearer;
+pub(crate) use auth::{Bearer, USER};
 pub(crate) use config::Config;
 pub(crate) use guard::Origins;
 pub(crate) use listen::{Listening, Place};

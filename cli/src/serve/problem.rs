@@ -50,6 +50,24 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::Denied,
+        Self::ConnectionNeeded,
+        Self::NotFound,
+        Self::BadRequest,
+        Self::Invalid,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::MethodNotAllowed,
+        Self::TooMany,
+        Self::SkillFailed,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Unauthenticated => "unauthenticated",
