@@ -18,7 +18,7 @@ use crate::serve::{Kind, USER};
 /// Some problems have members of their own besides these.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it only describes what `Problem` writes")]
-struct ProblemDocument {
+pub(super) struct ProblemDocument {
     /// What kind of problem, for programs: `/problems/` and its name.
     #[schema(format = "uri-reference", example = "/problems/not-found")]
     r#type: String,
@@ -39,6 +39,8 @@ struct ProblemDocument {
     /// The call that the problem is about.
     #[schema(example = "inv_0123456789abcdef0123456789abcdef")]
     invocation: Option<String>,
+    /// What the skill printed before it failed.
+    log: Option<String>,
     /// In how many seconds it is worth trying again.
     retry_after: Option<u64>,
 }

@@ -3,11 +3,15 @@
 //! Each handler describes itself, and the OpenAPI document ([`document`]) is made of these descriptions: what is served and
 //! what is described can't drift apart.
 
+mod answer;
 mod body;
+mod calls;
 mod connect_sessions;
 mod document;
 mod invocations;
+mod key;
 mod page;
+mod prefer;
 mod skills;
 
 use axum::Router;
@@ -15,6 +19,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::serve::Shared;
+
+pub(crate) use calls::Calls;
 
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 8 << 20;
@@ -29,7 +35,9 @@ fn described() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(document::outline())
         .routes(routes!(skills::list))
         .routes(routes!(skills::show))
-        .routes(routes!(invocations::create))
+        .routes(routes!(invocations::list, invocations::create))
+        .routes(routes!(invocations::show))
+        .routes(routes!(invocations::cancel))
         .routes(routes!(connect_sessions::create))
         .routes(routes!(connect_sessions::show))
         .routes(routes!(connect_sessions::confirm))
