@@ -10,10 +10,11 @@ mod served;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use clawcoil_tests::skills::root;
+use clawcoil::vault::Kind;
+use clawcoil_tests::skills::{self, root};
 use serde_json::json;
 
-use served::stage::Stage;
+use served::stage::{Stage, wants_more};
 
 /// Plays scenarios of this script against a stage; `main` is the one that is played in every run.
 async fn play(script: &str, main: &str, stage: &Stage) {
@@ -48,9 +49,32 @@ async fn play(script: &str, main: &str, stage: &Stage) {
     println!("{said}");
 }
 
+/// People may sign in at the same server at which their accounts are.
+const SIGN_IN: &str = "[console]\nissuer = \"PROVIDER\"\nclient_id = \"console\"\noperators = [\"ops-*\"]\n";
+
+const SEND: &str = "https://www.googleapis.com/auth/gmail.send";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_connects_an_account_by_keyboard_and_every_page_is_accessible() {
-    let config = "[console]\nissuer = \"PROVIDER\"\nclient_id = \"console\"\noperators = [\"ops-*\"]\n";
-    let stage = Stage::with(config, &["--listen", "127.0.0.1:0"]).await;
+    let stage = Stage::with(SIGN_IN, &["--listen", "127.0.0.1:0"]).await;
     play("connect.mjs", "connect by keyboard", &stage).await;
+}
+
+/// A stage on which things have happened: accounts that are well and not, calls, refusals, a new version that waits.
+async fn lived_in() -> Stage {
+    let stage = Stage::with(SIGN_IN, &["--listen", "127.0.0.1:0"]).await;
+    for user in ["alice", "bob", "team-sales/carol"] {
+        stage.agent.connect(user, "google", &[SEND]).await;
+    }
+    stage.agent.connect_fixed("alice", "openweather", Kind::ApiKey, &[], "a key of the console's tests").await;
+    for skill in ["weather", "github-issue", "signed-webhook"] {
+        stage.agent.host.registry().add(&skills::component(skill), None).unwrap();
+    }
+    stage.propose(wants_more);
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_finds_everything_in_the_console_and_every_page_is_accessible() {
+    play("console.mjs", "an operator looks around", &lived_in().await).await;
 }

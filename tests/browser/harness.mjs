@@ -76,7 +76,7 @@ export class Person {
   }
 
   async says(text) {
-    await this.page.getByText(text, { exact: false }).first().waitFor({ timeout: 10_000 });
+    await this.page.getByText(text, { exact: false }).filter({ visible: true }).first().waitFor({ timeout: 10_000 });
   }
 
   /** Presses Tab until what has the focus is called so, and then Enter. */

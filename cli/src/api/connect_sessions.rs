@@ -9,16 +9,19 @@ use axum::response::{IntoResponse, Response};
 use clawcoil::id::{AccountAlias, Caller, ProviderId, Scope as AccountScope, SkillName};
 use serde::{Deserialize, Serialize};
 use url::Url;
+use utoipa::ToSchema;
 
-use super::body::{Json as JsonBody, Path};
+use super::body::{Json as JsonBody, Path, parsed};
 use crate::callers::Scope;
 use crate::connecting::{NewSession, Refusal, Session, SessionState};
 use crate::serve::{App, Bearer, Kind, Problem, Shared};
 
 /// A session that is asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewConnectSession {
+    /// Where the account is.
+    #[schema(example = "google")]
     provider: String,
     /// The owner's name for the account; `default` where it is left out.
     account: Option<String>,
@@ -26,18 +29,24 @@ pub(crate) struct NewConnectSession {
     #[serde(default)]
     scopes: Vec<String>,
     /// For which skill.
+    #[schema(example = "gmail-send")]
     skill: Option<String>,
     /// Where the browser goes back to, for apps that know their users: one of the host's `return_urls`.
+    #[schema(format = "uri")]
     return_url: Option<String>,
 }
 
 /// A session as it stands.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ConnectSession)]
 pub(crate) struct ConnectSessionBody {
+    #[schema(example = "cs_0123456789abcdefghijkl")]
     id: String,
     /// What the user opens, and nobody else.
+    #[schema(format = "uri")]
     url: String,
-    /// `waiting`, `at-provider`, `unconfirmed`, `connected`, `declined`, `failed` or `expired`.
+    /// How far the person is.
+    #[schema(value_type = SessionStateBody)]
     state: &'static str,
     /// Whether nothing changes it any more.
     settled: bool,
@@ -49,25 +58,52 @@ pub(crate) struct ConnectSessionBody {
     connection: Option<ConnectedBody>,
     /// Why it failed.
     reason: Option<String>,
+    #[schema(format = DateTime)]
     expires_at: String,
 }
 
+/// How far the person is.
+#[derive(ToSchema)]
+#[schema(as = ConnectSessionState, rename_all = "kebab-case")]
+#[expect(dead_code, reason = "it only describes `SessionState::as_str`")]
+enum SessionStateBody {
+    Waiting,
+    AtProvider,
+    Unconfirmed,
+    Connected,
+    Declined,
+    Failed,
+    Expired,
+}
+
 /// What was connected.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Connected)]
 pub(crate) struct ConnectedBody {
+    #[schema(example = "con_0123456789abcdef0123456789abcdef")]
     id: String,
     /// Which account it is, in the provider's words.
     account_label: Option<String>,
 }
 
 /// What the app's browser brought back.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Confirmation {
+    /// The `code` with which the browser came back.
     code: String,
 }
 
-/// Asks for an account of the caller's user.
+/// Ask for an account of the caller's user
+///
+/// The answer has the address that the user opens in a browser. Nobody but that user gets anywhere with it.
+#[utoipa::path(post, path = "/v1/connect-sessions", tag = "connect sessions", operation_id = "createConnectSession",
+    request_body = NewConnectSession, security(("bearer" = ["connect"])), responses(
+        (status = 201, description = "The session waits for its user", body = ConnectSessionBody,
+            headers(("Location" = String, description = "Where the session is"))),
+        (status = 404, description = "There is no such provider or skill"),
+        (status = 409, description = "Nothing here can prove that whoever opens the address is that user"),
+    ))]
 pub(crate) async fn create(
     State(app): State<Shared>,
     bearer: Bearer,
@@ -80,7 +116,12 @@ pub(crate) async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
 }
 
-/// A session that this caller asked for.
+/// A session that this caller asked for
+#[utoipa::path(get, path = "/v1/connect-sessions/{id}", tag = "connect sessions", operation_id = "getConnectSession",
+    params(("id" = String, Path, description = "Its id")), security(("bearer" = ["connect"])), responses(
+        (status = 200, description = "The session as it stands", body = ConnectSessionBody),
+        (status = 404, description = "There is no such session of this caller"),
+    ))]
 pub(crate) async fn show(
     State(app): State<Shared>,
     bearer: Bearer,
@@ -91,7 +132,16 @@ pub(crate) async fn show(
     body(&app, session).map(Json)
 }
 
-/// The app says in its user's name that the account is the right one.
+/// Confirm the account in the user's name
+///
+/// For apps whose user came back from the browser with a code: the app says that the account shown is the right one.
+#[utoipa::path(post, path = "/v1/connect-sessions/{id}/confirm", tag = "connect sessions",
+    operation_id = "confirmConnectSession", params(("id" = String, Path, description = "Its id")),
+    request_body = Confirmation, security(("bearer" = ["connect"])), responses(
+        (status = 200, description = "The account is connected", body = ConnectSessionBody),
+        (status = 404, description = "There is no such session of this caller"),
+        (status = 409, description = "The session is over, or not as far as that"),
+    ))]
 pub(crate) async fn confirm(
     State(app): State<Shared>,
     bearer: Bearer,
@@ -103,7 +153,16 @@ pub(crate) async fn confirm(
     body(&app, confirmed.map_err(problem)?).map(Json)
 }
 
-/// The app says in its user's name that it is not.
+/// Decline in the user's name
+///
+/// What was connected and not confirmed is removed.
+#[utoipa::path(post, path = "/v1/connect-sessions/{id}/decline", tag = "connect sessions",
+    operation_id = "declineConnectSession", params(("id" = String, Path, description = "Its id")),
+    security(("bearer" = ["connect"])), responses(
+        (status = 200, description = "Nothing is connected", body = ConnectSessionBody),
+        (status = 404, description = "There is no such session of this caller"),
+        (status = 409, description = "The session is over"),
+    ))]
 pub(crate) async fn decline(
     State(app): State<Shared>,
     bearer: Bearer,
@@ -117,9 +176,6 @@ pub(crate) async fn decline(
 
 impl NewConnectSession {
     fn read(self, caller: Caller) -> Result<NewSession, Problem> {
-        fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> {
-            text.parse().map_err(|error| Problem::new(Kind::Invalid, format!("{error}")))
-        }
         let scopes: BTreeSet<AccountScope> = self.scopes.iter().map(|scope| parsed(scope)).collect::<Result<_, _>>()?;
         Ok(NewSession {
             client: caller.client,

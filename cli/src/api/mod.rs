@@ -1,27 +1,46 @@
 //! The HTTP API, for programs. Its wire types are its own: what the library's types look like is not promised to anyone.
+//!
+//! Each handler describes itself, and the OpenAPI document ([`document`]) is made of these descriptions: what is served and
+//! what is described can't drift apart.
 
+mod answer;
 mod body;
+mod calls;
 mod connect_sessions;
+mod document;
 mod invocations;
+mod key;
+mod page;
+mod prefer;
 mod skills;
 
 use axum::Router;
-use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::serve::Shared;
+
+pub(crate) use calls::Calls;
 
 /// The largest request body, in bytes.
 const MAX_BODY: usize = 8 << 20;
 
 /// The routes of the API.
 pub(crate) fn router() -> Router<Shared> {
-    Router::new()
-        .route("/v1/skills", get(skills::list))
-        .route("/v1/skills/{skill}", get(skills::show))
-        .route("/v1/invocations", post(invocations::create))
-        .route("/v1/connect-sessions", post(connect_sessions::create))
-        .route("/v1/connect-sessions/{id}", get(connect_sessions::show))
-        .route("/v1/connect-sessions/{id}/confirm", post(connect_sessions::confirm))
-        .route("/v1/connect-sessions/{id}/decline", post(connect_sessions::decline))
-        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+    let (router, _) = described().split_for_parts();
+    router.layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+}
+
+fn described() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(document::outline())
+        .routes(routes!(skills::list))
+        .routes(routes!(skills::show))
+        .routes(routes!(invocations::list, invocations::create))
+        .routes(routes!(invocations::show))
+        .routes(routes!(invocations::cancel))
+        .routes(routes!(connect_sessions::create))
+        .routes(routes!(connect_sessions::show))
+        .routes(routes!(connect_sessions::confirm))
+        .routes(routes!(connect_sessions::decline))
+        .routes(routes!(document::show))
 }

@@ -24,6 +24,9 @@ const DEFAULT: Place = Place::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 /// How often what nobody confirmed is looked for.
 const TIDY: Duration = Duration::from_mins(1);
 
+/// How long calls may take to end by themselves that nobody waits for when the server stops.
+const LAST_CALLS: Duration = Duration::from_secs(30);
+
 /// Serve skills to programs over HTTP
 ///
 /// Tokens are refreshed before they expire as long as it runs. Changed permissions come into force by themselves, and at SIGHUP;
@@ -74,7 +77,8 @@ impl Serve {
             }
             stopping.cancel();
         };
-        let served = listening.serve(serve::router(app), stop).await;
+        let served = listening.serve(serve::router(Arc::clone(&app)), stop).await;
+        app.calls.end(LAST_CALLS).await;
         watching.abort();
         tidying.abort();
         served.map_err(|error| Failure::error(format!("the server ended badly: {error}")))

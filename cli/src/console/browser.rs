@@ -89,6 +89,8 @@ pub(crate) struct BrowserSession {
     pub(crate) id: String,
     /// Who is signed in.
     pub(crate) role: Option<Role>,
+    /// What the identity provider calls them, where it was it that said who they are.
+    pub(crate) name: Option<String>,
     /// What each form of this browser carries.
     pub(crate) csrf: String,
     pub(crate) expires_at: Timestamp,
@@ -100,12 +102,17 @@ struct Stored {
     id: String,
     role: Option<String>,
     user: Option<String>,
+    name: Option<String>,
     csrf: String,
 }
 
 impl BrowserSession {
     /// Begins a session in a browser. The second value is for its `Set-Cookie`.
-    pub(crate) async fn begin(app: &App, role: Option<Role>) -> Result<(Self, HeaderValue), Problem> {
+    pub(crate) async fn begin(
+        app: &App,
+        role: Option<Role>,
+        name: Option<String>,
+    ) -> Result<(Self, HeaderValue), Problem> {
         if !app.origins.is_private() {
             return Err(Problem::new(
                 Kind::Unavailable,
@@ -123,6 +130,7 @@ impl BrowserSession {
         let session = Self {
             id: format!("bs_{}", BASE64_URL_SAFE_NO_PAD.encode(random::<12>(clock.as_ref()))),
             role,
+            name,
             csrf: text(random(clock.as_ref())).to_string(),
             expires_at: clock.now().saturating_add(life).unwrap_or(Timestamp::MAX),
         };
@@ -130,6 +138,7 @@ impl BrowserSession {
             id: session.id.clone(),
             role: session.role.as_ref().map(|role| role.as_str().to_owned()),
             user: session.user().map(ToString::to_string),
+            name: session.name.clone(),
             csrf: session.csrf.clone(),
         };
         let vault = app.host.vault();
@@ -184,12 +193,12 @@ impl BrowserSession {
 }
 
 fn read(document: &Document) -> Option<BrowserSession> {
-    let Stored { id, role, user, csrf } = serde_json::from_str(&document.contents).ok()?;
+    let Stored { id, role, user, name, csrf } = serde_json::from_str(&document.contents).ok()?;
     let role = match role {
         Some(word) => Some(Role::read(&word, user.as_deref())?),
         None => None,
     };
-    Some(BrowserSession { id, role, csrf, expires_at: document.expires_at? })
+    Some(BrowserSession { id, role, name, csrf, expires_at: document.expires_at? })
 }
 
 /// Somebody who is signed in.
@@ -200,9 +209,18 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    fn signed_in(session: BrowserSession) -> Option<Self> {
+    pub(super) fn signed_in(session: BrowserSession) -> Option<Self> {
         let role = session.role.clone()?;
         Some(Self { session, role })
+    }
+
+    /// Who did something here, for the audit log.
+    pub(crate) fn words(&self) -> String {
+        match (&self.role, &self.session.name) {
+            (Role::User(user), _) => format!("user {user} at the console"),
+            (role, Some(name)) => format!("{} {name} at the console", role.as_str()),
+            (role, None) => format!("{} at the console, signed in by a link of the command line", role.as_str()),
+        }
     }
 }
 
@@ -210,6 +228,10 @@ impl FromRequestParts<Shared> for Visitor {
     type Rejection = Trouble;
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Trouble> {
+        // The gate before the page has looked already.
+        if let Some(visitor) = parts.extensions.get::<Self>() {
+            return Ok(visitor.clone());
+        }
         let known = BrowserSession::of(app, &parts.headers)?;
         known.and_then(Self::signed_in).ok_or_else(|| Trouble::sign_in(&parts.method, &parts.uri))
     }

@@ -36,7 +36,7 @@ struct Confirm<'a> {
     session: &'a Session,
     provider: &'a str,
     /// Which account it is, in the provider's words.
-    label: Option<&'a str>,
+    label: Option<String>,
 }
 
 #[derive(Template)]
@@ -61,7 +61,7 @@ pub(super) async fn show(
         view(&app, &browser, &session, None).await
     } else {
         // The app that embeds the agent tells later who this is; until then the browser is held to be one and the same.
-        let (browser, cookie) = BrowserSession::begin(&app, None).await?;
+        let (browser, cookie) = BrowserSession::begin(&app, None, None).await?;
         let page = view(&app, &browser, &session, None).await?;
         Ok(([(header::SET_COOKIE, cookie)], page).into_response())
     }
@@ -163,7 +163,7 @@ async fn view(
                 page: of("Is this your account?".to_owned()),
                 session,
                 provider: &entry.name,
-                label: connection.as_ref().and_then(|connection| connection.account_label.as_deref()),
+                label: connection.as_ref().and_then(|connection| connection.account_label.as_deref()).map(words::shown),
             };
             Ok(page::render(StatusCode::OK, &confirm))
         }
@@ -175,7 +175,10 @@ async fn view(
                 text: &text,
                 connected: matches!(state, SessionState::Connected(_)),
                 provider: &entry.name,
-                label: connection.as_deref().and_then(|connection: &Connection| connection.account_label.clone()),
+                label: connection
+                    .as_deref()
+                    .and_then(|connection: &Connection| connection.account_label.as_deref())
+                    .map(words::shown),
             };
             Ok(page::render(StatusCode::OK, &ended))
         }

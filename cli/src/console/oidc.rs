@@ -69,7 +69,7 @@ pub(super) async fn begin(
     let (browser, cookie) = if let Some(browser) = browser {
         (browser, None)
     } else {
-        let (browser, cookie) = BrowserSession::begin(&app, None).await?;
+        let (browser, cookie) = BrowserSession::begin(&app, None, None).await?;
         (browser, Some(cookie))
     };
     let attempt = Attempt {
@@ -141,7 +141,8 @@ pub(super) async fn callback(
         JwtError::Unavailable { .. } => unavailable(&error.to_string()),
     })?;
     let role = role(settings, &claims, &attempt.nonce).map_err(refused)?;
-    sign_in(&app, &headers, role, &attempt.next, "by OpenID Connect").await
+    let name = claims.get(&settings.user_claim).and_then(Value::as_str).map(str::to_owned);
+    sign_in(&app, &headers, role, &attempt.next, name).await
 }
 
 /// Who somebody is, by the claims of an ID token whose signature, issuer, audience and times are good.

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 
+use super::access::Access;
 use super::assets;
 use super::browser::{BrowserSession, Role, Visitor};
 use crate::serve::{Problem, Shared};
@@ -18,16 +19,27 @@ const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src '
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     Home,
+    Connections,
+    Skills,
     /// A page outside of the navigation.
     Elsewhere,
 }
 
 impl Place {
-    const ALL: [Self; 1] = [Self::Home];
+    const ALL: [Self; 3] = [Self::Home, Self::Connections, Self::Skills];
 
     const fn path(self) -> &'static str {
         match self {
             Self::Home | Self::Elsewhere => "/",
+            Self::Connections => "/connections",
+            Self::Skills => "/skills",
+        }
+    }
+
+    const fn access(self) -> Access {
+        match self {
+            Self::Home | Self::Elsewhere => Access::SignedIn,
+            Self::Connections | Self::Skills => Access::Staff,
         }
     }
 
@@ -35,6 +47,8 @@ impl Place {
         match (self, role) {
             (Self::Home, Role::User(_)) => "My accounts",
             (Self::Home | Self::Elsewhere, _) => "Overview",
+            (Self::Connections, _) => "Connections",
+            (Self::Skills, _) => "Skills",
         }
     }
 }
@@ -45,6 +59,10 @@ pub(crate) struct Page {
     pub(crate) title: String,
     /// Who is signed in.
     pub(crate) signed_in: Option<Role>,
+    /// What they are called, beside their role.
+    pub(crate) name: Option<String>,
+    /// Where a page that says one thing leads on to.
+    pub(crate) back: Option<(&'static str, &'static str)>,
     /// For forms.
     csrf: Option<String>,
     place: Place,
@@ -68,6 +86,8 @@ impl Page {
         Self {
             title: title.into(),
             signed_in: session.and_then(|session| session.role.clone()),
+            name: session.and_then(|session| session.name.clone()),
+            back: None,
             csrf: session.map(|session| session.csrf.clone()),
             place: Place::Elsewhere,
         }
@@ -86,15 +106,56 @@ impl Page {
     /// The navigation of whoever is signed in.
     pub(crate) fn nav(&self) -> Vec<NavItem> {
         let Some(role) = &self.signed_in else { return Vec::new() };
-        let item =
-            |place: Place| NavItem { path: place.path(), label: place.label(role), current: place == self.place };
-        Place::ALL.into_iter().map(item).collect()
+        let open = Place::ALL.into_iter().filter(|place| role.may(place.access()));
+        open.map(|place| NavItem { path: place.path(), label: place.label(role), current: place == self.place })
+            .collect()
+    }
+
+    /// Whether the reader changes what operators change: buttons for that are for them alone.
+    pub(crate) fn is_operator(&self) -> bool {
+        self.signed_in.as_ref().is_some_and(|role| role.may(Access::Operator))
     }
 
     /// The address of a file of `cli/static`.
     #[expect(clippy::unused_self, reason = "templates call methods of what they are given")]
     pub(crate) fn asset(&self, name: &str) -> String {
         assets::address(name)
+    }
+}
+
+/// The pages of a list, as links.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    pub(crate) earlier: Option<String>,
+    pub(crate) later: Option<String>,
+    /// `51 to 100 of 230`; nothing where all are on one page.
+    pub(crate) words: Option<String>,
+    first: usize,
+}
+
+impl Pages {
+    /// The pages of a list of `all` things, `size` on each, of which the one with this number is shown.
+    pub(crate) fn of(path: &str, query: &[(&str, &str)], number: usize, all: usize, size: usize) -> Self {
+        let last = all.saturating_sub(1) / size;
+        let number = number.min(last);
+        let link = |number: usize| {
+            let mut text = url::form_urlencoded::Serializer::new(String::new());
+            text.extend_pairs(query.iter().filter(|(_, value)| !value.is_empty()));
+            text.append_pair("page", &number.to_string());
+            format!("{path}?{}", text.finish())
+        };
+        let first = number * size;
+        Self {
+            earlier: number.checked_sub(1).map(link),
+            later: (number < last).then(|| link(number + 1)),
+            words: (last > 0).then(|| format!("{} to {} of {all}", first + 1, (first + size).min(all))),
+            first,
+        }
+    }
+
+    /// The place of the first thing on this page, counted from 0.
+    pub(crate) fn first(&self) -> usize {
+        self.first
     }
 }
 
@@ -159,4 +220,21 @@ pub(super) async fn protect(State(app): State<Shared>, request: Request, next: N
         set("strict-transport-security", "max-age=31536000");
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_pages_and_no_others() {
+        let pages = Pages::of("/connections", &[("user", "a b"), ("provider", "")], 1, 101, 50);
+        assert_eq!(pages.earlier.as_deref(), Some("/connections?user=a+b&page=0"));
+        assert_eq!(pages.later.as_deref(), Some("/connections?user=a+b&page=2"));
+        assert_eq!((pages.first(), pages.words.as_deref()), (50, Some("51 to 100 of 101")));
+        let beyond = Pages::of("/connections", &[], 99, 101, 50);
+        assert_eq!((beyond.first(), beyond.later), (100, None));
+        let none = Pages::of("/connections", &[], 0, 0, 50);
+        assert_eq!((none.earlier, none.later, none.words), (None, None, None));
+    }
 }

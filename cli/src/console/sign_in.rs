@@ -83,28 +83,32 @@ pub(super) async fn accept(
     form::require_origin(&headers)?;
     let link = Links::of(&app.host).take(&secret).await?.ok_or_else(used_up)?;
     let to = own_path(Some(&link.next));
-    sign_in(&app, &headers, link.role, &to, "by a link of the command line").await
+    sign_in(&app, &headers, link.role, &to, None).await
 }
 
-/// Signs somebody in, in a session of its own: what the browser had before is over.
+/// Signs somebody in, in a session of its own: what the browser had before is over. `name` is what an identity provider calls
+/// them; without one it was a link of the command line.
 pub(super) async fn sign_in(
     app: &App,
     headers: &HeaderMap,
     role: Role,
     to: &str,
-    how: &str,
+    name: Option<String>,
 ) -> Result<Response, Trouble> {
     BrowserSession::end(app, headers).await?;
     let event = Event {
         user: role.user().cloned(),
-        detail: Some(format!("{} {how}", role.as_str())),
+        detail: Some(match &name {
+            Some(name) => format!("{} {name} by OpenID Connect", role.as_str()),
+            None => format!("{} by a link of the command line", role.as_str()),
+        }),
         ..Event::new(EventKind::SignedIn)
     };
     app.host.audit().append(&event).map_err(|error| {
         tracing::error!(%error, "the audit log can't be written");
         Problem::new(Kind::Unavailable, "the audit log can't be written, so nobody signs in; the operator must act")
     })?;
-    let (_, cookie) = BrowserSession::begin(app, Some(role)).await?;
+    let (_, cookie) = BrowserSession::begin(app, Some(role), name).await?;
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(to)).into_response())
 }
 

@@ -5,6 +5,13 @@ use clawcoil::id::{ProviderId, Scope};
 use clawcoil::policy::{Effective, EffectiveService, OriginRule, RequestRule, Use};
 use clawcoil::provider::Provider;
 
+use crate::output::printable;
+
+/// A text of a skill or a provider, without what would turn the text around it: pages escape the rest.
+pub(super) fn shown(text: &str) -> String {
+    printable(text)
+}
+
 /// A scope and what it means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ScopeWords {
@@ -60,8 +67,8 @@ impl SkillWords {
         Self {
             name: ready.manifest.name.to_string(),
             version: ready.manifest.version.to_string(),
-            description: ready.manifest.description.clone(),
-            reasons: services.iter().filter_map(|service| service.reason.clone()).collect(),
+            description: shown(&ready.manifest.description),
+            reasons: services.iter().filter_map(|service| service.reason.as_deref()).map(shown).collect(),
             reach,
             sees_token: services.iter().any(|service| service.use_ == Use::Reveal),
             refused: services.is_empty(),

@@ -22,10 +22,11 @@ use axum::middleware;
 use clawcoil::host::Host;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Calls;
 use crate::callers::Keys;
 use crate::connecting::{Proofs, Sessions};
 
-pub(crate) use auth::Bearer;
+pub(crate) use auth::{Bearer, USER};
 pub(crate) use config::Config;
 pub(crate) use guard::Origins;
 pub(crate) use listen::{Listening, Place};
@@ -48,6 +49,8 @@ pub(crate) struct App {
     pub(crate) changes: Changes,
     /// Connect sessions.
     pub(crate) sessions: Sessions,
+    /// Calls that outlive their requests.
+    pub(crate) calls: Calls,
     /// Cancelled when the server begins to stop: streams that would never end by themselves end then.
     pub(crate) stopping: CancellationToken,
 }
@@ -68,6 +71,7 @@ impl App {
             keys: Keys::default(),
             changes: Changes::new(),
             sessions: Sessions::new(proofs),
+            calls: Calls::new(),
             stopping: CancellationToken::new(),
         }
     }

@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Invalid,
     /// It contradicts what is there.
     Conflict,
+    /// It may have been done, and nobody here knows what came of it.
+    OutcomeUnknown,
     /// The body is larger than any has a reason to be.
     TooLarge,
     /// Not this type of body.
@@ -50,6 +52,25 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::Denied,
+        Self::ConnectionNeeded,
+        Self::NotFound,
+        Self::BadRequest,
+        Self::Invalid,
+        Self::Conflict,
+        Self::OutcomeUnknown,
+        Self::TooLarge,
+        Self::UnsupportedMediaType,
+        Self::MethodNotAllowed,
+        Self::TooMany,
+        Self::SkillFailed,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Unauthenticated => "unauthenticated",
@@ -60,6 +81,7 @@ impl Kind {
             Self::BadRequest => "bad-request",
             Self::Invalid => "invalid-input",
             Self::Conflict => "conflict",
+            Self::OutcomeUnknown => "outcome-unknown",
             Self::TooLarge => "too-large",
             Self::UnsupportedMediaType => "unsupported-media-type",
             Self::MethodNotAllowed => "method-not-allowed",
@@ -80,6 +102,7 @@ impl Kind {
             Self::BadRequest => "The request is not understood",
             Self::Invalid => "The input does not fit",
             Self::Conflict => "It contradicts what is there",
+            Self::OutcomeUnknown => "What came of it is not known here",
             Self::TooLarge => "The body is too large",
             Self::UnsupportedMediaType => "The body must be JSON",
             Self::MethodNotAllowed => "The method is not for this resource",
@@ -94,7 +117,7 @@ impl Kind {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Denied => StatusCode::FORBIDDEN,
-            Self::ConnectionNeeded | Self::Conflict => StatusCode::CONFLICT,
+            Self::ConnectionNeeded | Self::Conflict | Self::OutcomeUnknown => StatusCode::CONFLICT,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Invalid => StatusCode::UNPROCESSABLE_ENTITY,

@@ -1,9 +1,10 @@
 //! What the tests of pages stand on: an agent whose accounts are at a real authorization server, served.
 
+use std::fs;
 use std::path::PathBuf;
 
 use clawcoil_tests::http::Answer;
-use clawcoil_tests::{Agent, AuthorizationServer, Browser, Page};
+use clawcoil_tests::{Agent, AuthorizationServer, Browser, Page, skills};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -81,8 +82,29 @@ impl Stage {
         browser.consent_from(page, self.provider.origin(), account).await
     }
 
+    /// Adds a new version of the mail skill, which waits: grants are pinned to the old one.
+    pub(crate) fn propose(&self, manifest: impl Fn(&str) -> String) {
+        let component = skills::component("gmail-send");
+        let folder = self.agent.folder().join("new-version");
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(&component, folder.join("gmail-send.wasm")).unwrap();
+        let text = fs::read_to_string(component.with_file_name("skill.toml")).unwrap();
+        fs::write(folder.join("skill.toml"), manifest(&text)).unwrap();
+        let output = run(&self.home(), &["skill", "add", folder.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     pub(crate) fn audit(&self) -> String {
         let output = run(&self.home(), &["audit", "tail", "--json"]);
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// The mail skill's manifest in a new version, which wants to read mail as well.
+pub(crate) fn wants_more(manifest: &str) -> String {
+    let version = manifest.lines().find(|line| line.starts_with("version")).unwrap().to_owned();
+    let send = "\"https://www.googleapis.com/auth/gmail.send\"";
+    manifest
+        .replace(&version, "version = \"9.9.9\"")
+        .replace(send, &format!("{send}, \"https://www.googleapis.com/auth/gmail.readonly\""))
 }

@@ -79,6 +79,8 @@ words! {
         Connected = "connected",
         /// The user confirmed which account was connected.
         Confirmed = "confirmed",
+        /// Somebody asked at a console for a connection to be removed.
+        DisconnectAsked = "disconnect-asked",
         /// A connection was removed.
         Disconnected = "disconnected",
         /// A connection's tokens were replaced.

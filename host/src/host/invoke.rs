@@ -81,8 +81,24 @@ impl Host {
         tool: Option<&str>,
         input: &Value,
     ) -> Result<Outcome, InvokeError> {
+        self.invoke_as(self.new_invocation(), caller, skill, tool, input).await
+    }
+
+    /// A name for a call that is to be known before it begins.
+    pub fn new_invocation(&self) -> InvocationId {
+        InvocationId::from_bytes(clock::random(self.clock.as_ref()))
+    }
+
+    /// The same under a name that [`new_invocation`](Self::new_invocation) gave, for one call.
+    pub async fn invoke_as(
+        &self,
+        invocation: InvocationId,
+        caller: &Caller,
+        skill: &SkillName,
+        tool: Option<&str>,
+        input: &Value,
+    ) -> Result<Outcome, InvokeError> {
         let ready = self.ready(skill).await?;
-        let invocation = InvocationId::from_bytes(clock::random(self.clock.as_ref()));
         let tool = the_tool(&ready, skill, tool)?;
         let calling = Calling {
             caller: caller.clone(),

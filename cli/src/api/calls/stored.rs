@@ -1,0 +1,249 @@
+//! What the vault keeps of a call: a record, its answer when it has ended, and the key under which it was asked for.
+//!
+//! All three are sealed documents of the user for whom the call was made, and expire together. The answer stands by itself, so
+//! that lists of calls don't open any.
+
+use std::time::Duration;
+
+use clawcoil::clock::Timestamp;
+use clawcoil::id::{Caller, Generation, InvocationId, Owner};
+use clawcoil::vault::{Document, Lookup, Vault, VaultError};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::super::key::Key;
+
+const RECORD: &str = "invocation";
+const ANSWER: &str = "invocation-answer";
+const KEY: &str = "idempotency-key";
+
+/// For how long a call, its answer and its key are remembered.
+pub(crate) const MEMORY: Duration = Duration::from_hours(24);
+
+/// The largest answer that is kept, in bytes of JSON.
+pub(super) const LARGEST: usize = 960 << 10;
+
+/// How a call stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = InvocationState)]
+pub(crate) enum State {
+    /// It runs, or waits for a place.
+    Running,
+    /// It ended with a result.
+    Succeeded,
+    /// It ended without one, or did not start.
+    Failed,
+    /// It was ended by its caller, or because the host stopped.
+    Cancelled,
+    /// The host ended while it ran: what it has done by then is not known.
+    Unknown,
+}
+
+/// A call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    id: String,
+    client: String,
+    user: String,
+    pub(crate) skill: String,
+    pub(crate) tool: Option<String>,
+    pub(super) state: State,
+    created_at: i64,
+    ended_at: Option<i64>,
+    /// Whether a key holds it.
+    pub(super) keyed: bool,
+    /// Which process began it.
+    pub(super) process: String,
+    /// The size of its answer.
+    pub(super) bytes: usize,
+    /// Whether the answer was too large to be kept.
+    pub(super) answer_lost: bool,
+    #[serde(skip)]
+    revision: u64,
+}
+
+/// For which request a key was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Claim {
+    /// A digest of the request.
+    pub(super) request: String,
+    pub(super) id: String,
+    pub(super) process: String,
+}
+
+impl Record {
+    pub(super) fn new(
+        id: InvocationId,
+        caller: &Caller,
+        (skill, tool): (&str, Option<&str>),
+        keyed: bool,
+        process: &str,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id: id.to_string(),
+            client: caller.client.to_string(),
+            user: caller.user.to_string(),
+            skill: skill.to_owned(),
+            tool: tool.map(str::to_owned),
+            state: State::Running,
+            created_at: now.as_millisecond(),
+            ended_at: None,
+            keyed,
+            process: process.to_owned(),
+            bytes: 0,
+            answer_lost: false,
+            revision: 0,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(crate) fn created_at(&self) -> Timestamp {
+        moment(self.created_at)
+    }
+
+    pub(crate) fn ended_at(&self) -> Option<Timestamp> {
+        self.ended_at.map(moment)
+    }
+
+    /// From then on nothing is known of it.
+    pub(crate) fn expires_at(&self) -> Timestamp {
+        self.created_at().saturating_add(MEMORY).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Sorts calls by when they were made, the latest first.
+    pub(crate) fn key(&self) -> String {
+        format!("{:020}{}", i64::MAX - self.created_at, self.id)
+    }
+
+    pub(super) fn is_of(&self, caller: &Caller) -> bool {
+        self.client == caller.client.as_str() && self.user == caller.user.as_str()
+    }
+
+    pub(super) fn ended(&mut self, state: State, now: Timestamp, bytes: usize) {
+        self.state = state;
+        self.ended_at = Some(now.as_millisecond());
+        self.answer_lost = bytes > LARGEST;
+        self.bytes = if self.answer_lost { 0 } else { bytes };
+    }
+}
+
+fn moment(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+/// The calls that a vault keeps.
+#[derive(Clone, Copy)]
+pub(super) struct Store<'a>(pub(super) &'a Vault);
+
+impl Store<'_> {
+    /// A call, whoever made it.
+    pub(super) fn record(self, id: &str) -> Result<Option<Record>, VaultError> {
+        let found = self.0.document(RECORD, &self.0.lookup_of(RECORD, id))?;
+        Ok(found.as_ref().and_then(read_record))
+    }
+
+    /// The calls of a caller, the latest first.
+    pub(super) fn records(self, caller: &Caller) -> Result<Vec<Record>, VaultError> {
+        let documents = self.0.documents(RECORD, Some(&Owner::User(caller.user.clone())))?;
+        let mut records: Vec<_> =
+            documents.iter().filter_map(read_record).filter(|record| record.is_of(caller)).collect();
+        records.sort_by_key(Record::key);
+        Ok(records)
+    }
+
+    pub(super) async fn begin(self, record: &Record, caller: &Caller) -> Result<(), VaultError> {
+        self.0.put_document(&self.document(RECORD, record, record, caller, 0)).await
+    }
+
+    /// Writes down the end of a call: first its answer, if that is to be kept, then that it has ended.
+    pub(super) async fn end(
+        self,
+        record: &Record,
+        caller: &Caller,
+        answer: &Map<String, Value>,
+    ) -> Result<(), VaultError> {
+        if !record.answer_lost {
+            self.0.put_document(&self.document(ANSWER, record, answer, caller, 0)).await?;
+        }
+        self.0.replace_document(&self.document(RECORD, record, record, caller, record.revision)).await.map(drop)
+    }
+
+    pub(super) fn answer(self, id: &str) -> Result<Option<Map<String, Value>>, VaultError> {
+        let found = self.0.document(ANSWER, &self.0.lookup_of(ANSWER, id))?;
+        Ok(found.as_ref().and_then(read))
+    }
+
+    /// Forgets a call that no key holds.
+    pub(super) async fn forget(self, record: &Record) -> Result<(), VaultError> {
+        self.0.take_document(RECORD, &self.0.lookup_of(RECORD, &record.id)).await?;
+        self.0.take_document(ANSWER, &self.0.lookup_of(ANSWER, &record.id)).await.map(drop)
+    }
+
+    /// Takes a key for a call. Of several who try, one gets it; the others get the claim that is there.
+    pub(super) async fn claim(
+        self,
+        caller: &Caller,
+        key: &Key,
+        record: &Record,
+        claim: Claim,
+    ) -> Result<Option<Claim>, VaultError> {
+        let lookup = self.key_lookup(caller, key);
+        let document = Document { lookup, ..self.document(KEY, record, &claim, caller, 0) };
+        match self.0.put_document(&document).await {
+            Ok(()) => Ok(None),
+            Err(VaultError::DocumentExists) => {
+                let found = self.0.document(KEY, &lookup)?;
+                // It has expired in this moment, or no version of this program wrote it.
+                found.as_ref().and_then(read).map(Some).ok_or(VaultError::DocumentExists)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets go of a key whose call did not start.
+    pub(super) async fn release(self, caller: &Caller, key: &Key) -> Result<(), VaultError> {
+        self.0.take_document(KEY, &self.key_lookup(caller, key)).await.map(drop)
+    }
+
+    fn key_lookup(self, caller: &Caller, key: &Key) -> Lookup {
+        self.0.lookup_of(KEY, &format!("POST /v1/invocations\n{}\n{}\n{}", caller.client, caller.user, key.as_str()))
+    }
+
+    fn document(
+        self,
+        kind: &'static str,
+        record: &Record,
+        contents: &impl Serialize,
+        caller: &Caller,
+        revision: u64,
+    ) -> Document {
+        Document {
+            kind,
+            lookup: self.0.lookup_of(kind, &record.id),
+            owner: Owner::User(caller.user.clone()),
+            expires_at: Some(record.expires_at()),
+            contents: serde_json::to_string(contents).unwrap_or_default().into(),
+            revision: Generation(revision),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(document: &Document) -> Option<T> {
+    serde_json::from_str(&document.contents).ok()
+}
+
+fn read_record(document: &Document) -> Option<Record> {
+    let mut record: Record = read(document)?;
+    record.revision = document.revision.0;
+    Some(record)
+}

@@ -1,0 +1,196 @@
+//! The console against a real server: who may have which page, and what operators do there.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+mod served;
+
+use clawcoil_tests::Browser;
+use clawcoil_tests::http::{Answer, send};
+use http::{Method, StatusCode, header};
+
+use served::stage::{Stage, wants_more};
+
+/// All routes with what they ask for; the program's own tests hold it to be whole.
+const ROUTES: &str = include_str!("served/console_routes.txt");
+
+const OPERATOR: &[&str] = &["--operator"];
+const AUDITOR: &[&str] = &["--auditor"];
+const ALICE: &[&str] = &["--user", "alice"];
+
+const SEND: &str = "https://www.googleapis.com/auth/gmail.send";
+
+/// One request of a browser, without following where it leads.
+async fn ask(stage: &Stage, browser: &Browser, method: Method, path: &str, body: &str) -> Answer {
+    let url = stage.served.at(path);
+    let cookies = browser.cookies_for(&url);
+    let origin = stage.served.origin.origin().ascii_serialization();
+    let mut headers = vec![("cookie", cookies.as_str())];
+    if method == Method::POST {
+        headers.extend([("content-type", "application/x-www-form-urlencoded"), ("origin", &origin)]);
+    }
+    send(method, &url, &headers, body.to_owned()).await
+}
+
+async fn get(stage: &Stage, browser: &Browser, path: &str) -> String {
+    let answer = ask(stage, browser, Method::GET, path, "").await;
+    assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text());
+    answer.text().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_has_the_pages_that_are_for_it_and_no_other() {
+    let stage = Stage::new().await;
+    let bobs = stage.agent.connect("bob", "google", &[SEND]).await.id.to_string();
+    let alices = stage.agent.connect("alice", "google", &[SEND]).await.id.to_string();
+    let mut cells = 0;
+    for (who, arguments) in
+        [("nobody", None), ("operator", Some(OPERATOR)), ("auditor", Some(AUDITOR)), ("user", Some(ALICE))]
+    {
+        let browser = match arguments {
+            Some(arguments) => stage.signed_in(arguments).await,
+            None => Browser::new(),
+        };
+        for line in ROUTES.lines().filter(|line| !line.starts_with('#')) {
+            let [method, path, access] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
+            if access == "open" {
+                continue;
+            }
+            let path = path.replace("{connection}", &alices).replace("{skill}", "gmail-send");
+            let path = path.replace("{invocation}", &format!("inv_{}", "0".repeat(32)));
+            let may = match (access, who) {
+                (_, "nobody") => false,
+                ("signed-in", _) => true,
+                ("staff", _) => who != "user",
+                ("user", _) => who == "user",
+                ("ending", _) => who != "auditor",
+                ("operator", _) => who == "operator",
+                _ => panic!("{access} is none that this test knows"),
+            };
+            // A form without what only our pages have: it is refused after the gate, and changes nothing.
+            let answer = ask(&stage, &browser, method.parse().unwrap(), &path, "").await;
+            let told = format!("{who} {line}: {}", answer.status);
+            if who == "nobody" {
+                assert_eq!(answer.status, StatusCode::SEE_OTHER, "{told}");
+                let to = answer.headers.get(header::LOCATION).unwrap().to_str().unwrap();
+                assert!(to.starts_with("/sign-in"), "{told} {to}");
+            } else if !may {
+                assert_eq!(answer.status, StatusCode::FORBIDDEN, "{told}");
+                assert!(!answer.text().contains("bob"), "{told}");
+            } else if method == "GET" {
+                let found = answer.status == StatusCode::OK
+                    || (path.contains("inv_") && answer.status == StatusCode::NOT_FOUND);
+                assert!(found, "{told} {}", answer.text());
+                assert!(answer.headers.contains_key(header::CONTENT_SECURITY_POLICY), "{told}");
+            } else {
+                assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{told} {}", answer.text());
+            }
+            cells += 1;
+        }
+        if who == "user" {
+            // What is another's is not there.
+            for path in [format!("/connections/{bobs}"), format!("/connections/{bobs}/disconnect")] {
+                let answer = ask(&stage, &browser, Method::GET, &path, "").await;
+                assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+            }
+            assert!(!get(&stage, &browser, "/").await.contains(&bobs));
+        }
+    }
+    assert!(cells >= 32, "{cells}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_auditor_sees_no_form_or_link_that_acts() {
+    let stage = Stage::new().await;
+    let id = stage.agent.connect("alice", "google", &[SEND]).await.id.to_string();
+    stage.propose(wants_more);
+    let (auditor, operator) = (stage.signed_in(AUDITOR).await, stage.signed_in(OPERATOR).await);
+    let acts = ["/disconnect", "/approve", "/reject"];
+    for path in ["/", "/connections", &format!("/connections/{id}"), "/skills", "/skills/gmail-send"] {
+        let page = get(&stage, &auditor, path).await;
+        let found: Vec<_> = acts.iter().filter(|act| page.contains(*act)).collect();
+        assert!(found.is_empty(), "{path}: {found:?}");
+        // Signing out is the one form that is sent.
+        assert_eq!(page.matches("method=\"post\"").count(), 1, "{path}");
+    }
+    let page = get(&stage, &operator, "/skills/gmail-send").await
+        + &get(&stage, &operator, &format!("/connections/{id}")).await;
+    assert!(acts.iter().all(|act| page.contains(act)), "an operator has them all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_ends_their_own_connection_after_being_asked_and_the_log_says_who() {
+    let stage = Stage::new().await;
+    let id = stage.agent.connect("alice", "google", &[SEND]).await.id.to_string();
+    let mut alice = stage.signed_in(ALICE).await;
+    let path = format!("/connections/{id}/disconnect");
+    // A foreign page can't send the form: it does not know what is in it.
+    let refused = ask(&stage, &alice, Method::POST, &path, "csrf=guessed").await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let page = alice.visit(stage.served.at(&path)).await;
+    assert!(page.answer.text().contains("Disconnect Google?"));
+    let page = alice.send(&page, &path, &[]).await;
+    assert!(page.answer.text().contains("Google has ended its tokens"), "{}", page.answer.text());
+    let gone = ask(&stage, &alice, Method::GET, &format!("/connections/{id}"), "").await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND);
+    let audit = stage.audit();
+    assert!(audit.contains("disconnect-asked") && audit.contains("user alice at the console"), "{audit}");
+    assert!(audit.contains("\"disconnected\""), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_approves_the_version_that_was_looked_at_and_no_other() {
+    let stage = Stage::new().await;
+    stage.propose(wants_more);
+    let mut operator = stage.signed_in(OPERATOR).await;
+    assert!(get(&stage, &operator, "/").await.contains("waits for approval"));
+    let looked_at = operator.visit(stage.served.at("/skills/gmail-send")).await;
+    for words in ["It wants more", "gmail.readonly", "9.9.9"] {
+        assert!(looked_at.answer.text().contains(words), "{words}: {}", looked_at.answer.text());
+    }
+    // Meanwhile another version waits.
+    stage.propose(|manifest| wants_more(manifest).replace("9.9.9", "9.9.10"));
+    let page = operator.send(&looked_at, "/skills/gmail-send/approve", &[]).await;
+    assert_eq!(page.answer.status, StatusCode::CONFLICT, "{}", page.answer.text());
+    let looked_at = operator.visit(stage.served.at("/skills/gmail-send")).await;
+    let page = operator.send(&looked_at, "/skills/gmail-send/approve", &[]).await;
+    assert!(page.answer.text().contains("9.9.10 is in use"), "{}", page.answer.text());
+    // The host looks at the files of a skill every tenth of a second.
+    let mut page = get(&stage, &operator, "/skills/gmail-send").await;
+    for _ in 0..1000 {
+        if page.contains("9.9.10") {
+            break;
+        }
+        page = get(&stage, &operator, "/skills/gmail-send").await;
+    }
+    assert!(page.contains("9.9.10") && !page.contains("/approve"), "{page}");
+    let audit = stage.audit();
+    assert!(audit.contains("skill-approved") && audit.contains("approved by the operator at the console"), "{audit}");
+
+    stage.propose(|manifest| wants_more(manifest).replace("9.9.9", "9.9.11"));
+    let looked_at = operator.visit(stage.served.at("/skills/gmail-send")).await;
+    let page = operator.send(&looked_at, "/skills/gmail-send/reject", &[]).await;
+    assert!(page.answer.text().contains("stays in use"), "{}", page.answer.text());
+    assert!(stage.audit().contains("skill-rejected"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_skills_and_providers_bring_stays_text() {
+    const HOSTILE: &str = "<script>alert(1)</script>\u{202e}\"'><img src=x onerror=alert(2)>";
+    let stage = Stage::new().await;
+    let alice = stage.agent.connect("alice", "google", &[SEND]).await;
+    let session = stage.ask().await;
+    let mut browser = stage.signed_in(ALICE).await;
+    let page = stage.consent(&mut browser, &session, HOSTILE).await;
+    let mut pages = vec![page.answer.text().to_owned()];
+    stage.propose(|manifest| {
+        let description = manifest.lines().find(|line| line.starts_with("description")).unwrap().to_owned();
+        let hostile = HOSTILE.replace('"', "\\\"").replace('\u{202e}', "\\u202e");
+        wants_more(manifest).replace(&description, &format!("description = \"{hostile}\""))
+    });
+    let operator = stage.signed_in(OPERATOR).await;
+    for path in ["/", "/connections", "/skills", "/skills/gmail-send", &format!("/connections/{}", alice.id)] {
+        pages.push(get(&stage, &operator, path).await);
+    }
+    let all = pages.concat();
+    assert!(all.contains("alert(1)") && all.contains("onerror"), "the texts are shown");
+    assert!(!all.contains("<script>alert") && !all.contains("<img src=x") && !all.contains('\u{202e}'));
+}
