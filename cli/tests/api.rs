@@ -346,3 +346,93 @@ async fn an_answer_that_is_too_large_to_be_kept_is_given_once() {
     assert_eq!(stage.ended(&id(&first)).await["state"], "succeeded");
     assert_eq!(stage.calls_in_the_log(), 1);
 }
+
+/// The token that alice has connected; no answer may have it.
+const SECRET: &str = "api-canary-7Tq2-token";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connected_accounts_are_seen_and_ended_by_their_user_and_by_operators() {
+    let stage = Stage::new().await;
+    let id = stage.agent.connect("github", &["repo"], SECRET).await.to_string();
+    let admin = operator(&stage);
+    let (alice, bob) = (stage.token_for("bot", "alice", &["connect"]), stage.token_for("bot", "bob", &["connect"]));
+    let ask = async |token: &str, method: Method, path: &str| {
+        let answer = stage.served.api(method, path, token, &Value::Null).await;
+        assert!(!answer.text().contains(SECRET), "{path}: {}", answer.text());
+        answer
+    };
+    let one = format!("/v1/connections/{id}");
+    for (token, seen) in [(&alice, 1), (&bob, 0), (&admin, 1)] {
+        let list = ask(token, Method::GET, "/v1/connections").await.json();
+        assert_eq!(list["connections"].as_array().unwrap().len(), seen, "{list}");
+        assert_eq!(ask(token, Method::GET, &one).await.status == StatusCode::OK, seen == 1);
+    }
+    assert_eq!(ask(&bob, Method::DELETE, &one).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(ask(&bob, Method::GET, "/v1/connections?user=alice").await.status, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&admin, Method::GET, "/v1/connections?user=bob").await.json()["connections"], json!([]));
+    assert_eq!(ask(&admin, Method::GET, "/v1/connections?provider=google").await.json()["connections"], json!([]));
+    assert_eq!(
+        ask(&stage.token, Method::GET, "/v1/connections").await.status,
+        StatusCode::FORBIDDEN,
+        "it may only invoke"
+    );
+
+    let shown = ask(&alice, Method::GET, &one).await.json();
+    assert_eq!(
+        (&shown["user"], &shown["provider"], &shown["state"]),
+        (&json!("alice"), &json!("github"), &json!("active"))
+    );
+    let gone = ask(&alice, Method::DELETE, &one).await;
+    assert_eq!((gone.status, &gone.json()["connection"]["id"]), (StatusCode::OK, &json!(id)), "{}", gone.text());
+    for token in [&alice, &admin] {
+        assert_eq!(ask(token, Method::GET, &one).await.status, StatusCode::NOT_FOUND);
+        assert_eq!(ask(token, Method::DELETE, &one).await.status, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_users_and_grants_and_callers_what_is_granted_to_them() {
+    let stage = Stage::new().await;
+    stage.agent.connect("github", &["repo"], SECRET).await;
+    let admin = operator(&stage);
+    let carol = stage.token_for("bot", "carol", &["invoke"]);
+    let ask = async |token: &str, path: &str| stage.served.api(Method::GET, path, token, &Value::Null).await;
+    for path in ["/v1/users", "/v1/grants"] {
+        assert_eq!(ask(&stage.token, path).await.status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let users = ask(&admin, "/v1/users").await.json();
+    assert_eq!(
+        users["users"],
+        json!([
+            { "user": "alice", "connections": 1, "needs_reconnect": 0, "credentials": 1 },
+            { "user": "carol", "connections": 0, "needs_reconnect": 0, "credentials": 1 },
+        ])
+    );
+    let grants = ask(&admin, "/v1/grants").await.json();
+    let grant = &grants["grants"][0];
+    assert_eq!((&grant["skill"], &grant["users"]), (&json!("attacks"), &json!(["alice", "bob"])));
+    assert!(grant["rule"].as_str().unwrap().ends_with("permissions.toml:1"), "{grant}");
+    assert_eq!(grant["service"]["use"], "reveal");
+    assert_eq!(ask(&admin, "/v1/grants?skill=other").await.json()["grants"], json!([]));
+
+    let effective = ask(&stage.token, "/v1/skills/attacks/grants").await.json();
+    let service = &effective["services"][0];
+    assert_eq!(
+        (&service["granted"], &service["use"], &service["scopes"]),
+        (&json!(true), &json!("reveal"), &json!(["repo"]))
+    );
+    assert_eq!(effective["policy"], grants["policy"]);
+    // Who is refused hears who can change that, and how.
+    let refused = ask(&carol, "/v1/skills/attacks/grants").await.json();
+    let service = &refused["services"][0];
+    assert_eq!((&service["granted"], &service["denial"]["denied"]), (&json!(false), &json!("service-not-granted")));
+    assert!(service["denial"]["allow"][0]["lines"].as_str().unwrap().contains("[[grant]]"), "{service}");
+    assert_eq!(ask(&carol, "/v1/skills/nothing/grants").await.status, StatusCode::NOT_FOUND);
+}
+
+/// An operator's token, for no user.
+fn operator(stage: &Stage) -> String {
+    let made =
+        served::json(stage.agent.host.home().folder(), &["token", "create", "--agent", "ops", "--scope", "admin"]);
+    made["token"].as_str().unwrap().to_owned()
+}

@@ -7,12 +7,15 @@ mod answer;
 mod body;
 mod calls;
 mod connect_sessions;
+mod connections;
 mod document;
+mod grants;
 mod invocations;
 mod key;
 mod page;
 mod prefer;
 mod skills;
+mod users;
 
 use axum::Router;
 use utoipa_axum::router::OpenApiRouter;
@@ -35,6 +38,7 @@ fn described() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(document::outline())
         .routes(routes!(skills::list))
         .routes(routes!(skills::show))
+        .routes(routes!(grants::effective))
         .routes(routes!(invocations::list, invocations::create))
         .routes(routes!(invocations::show))
         .routes(routes!(invocations::cancel))
@@ -42,5 +46,9 @@ fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(connect_sessions::show))
         .routes(routes!(connect_sessions::confirm))
         .routes(routes!(connect_sessions::decline))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::show, connections::disconnect))
+        .routes(routes!(users::list))
+        .routes(routes!(grants::list))
         .routes(routes!(document::show))
 }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use clawcoil::broker::BrokerError;
+use clawcoil::connect::ConnectError;
 use clawcoil::host::InvokeError;
 use clawcoil::registry::RegistryError;
 use clawcoil::runtime::{CallError, LinkError};
@@ -227,6 +228,19 @@ impl From<Refused> for Problem {
 impl From<VaultError> for Problem {
     fn from(error: VaultError) -> Self {
         Self::internal(&error)
+    }
+}
+
+impl From<ConnectError> for Problem {
+    fn from(error: ConnectError) -> Self {
+        match &error {
+            ConnectError::UnknownConnection(_) => Self::new(Kind::NotFound, error.to_string()),
+            ConnectError::Unrecorded { .. } => {
+                tracing::error!(error = chain(&error), "the audit log can't be written");
+                Self::new(Kind::Unavailable, error.to_string())
+            }
+            _ => Self::internal(&error),
+        }
     }
 }
 
