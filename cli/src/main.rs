@@ -83,16 +83,31 @@ fn main() -> ExitCode {
 }
 
 /// Waits for the refreshes that are under way: a provider may have replaced a token already, and its answer is the only place
-/// where the new one stands. Also for tokens that are being ended, which the vault has let go of. A second Ctrl-C gives up on
-/// that.
+/// where the new one stands. Also for tokens that are being ended, which the vault has let go of. Another Ctrl-C or
+/// SIGTERM gives up on that.
 async fn settle(settings: &Settings) {
     let under_way = std::mem::take(&mut *settings.under_way.lock().unwrap_or_else(PoisonError::into_inner));
     for (broker, connector) in under_way {
         tokio::select! {
             ((), ()) = async { tokio::join!(broker.settle(), connector.settle()) } => {}
-            _ = tokio::signal::ctrl_c() => return,
+            () = told_to_end() => return,
             () = tokio::time::sleep(REFRESH) => return,
         }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn told_to_end() {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    let terminated = async {
+        match &mut terminate {
+            Some(terminate) => terminate.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated => {}
     }
 }
 

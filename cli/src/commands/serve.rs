@@ -8,7 +8,8 @@ use clap::Args;
 use clawcoil::host::{Home, Host};
 use clawcoil::runtime;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::agent;
@@ -24,13 +25,11 @@ const DEFAULT: Place = Place::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST
 /// How often what nobody confirmed is looked for.
 const TIDY: Duration = Duration::from_mins(1);
 
-/// How long calls may take to end by themselves that nobody waits for when the server stops.
-const LAST_CALLS: Duration = Duration::from_secs(30);
-
 /// Serve skills to programs over HTTP
 ///
 /// Tokens are refreshed before they expire as long as it runs. Changed permissions come into force by themselves, and at SIGHUP;
-/// where they have errors, those before stay. SIGTERM and Ctrl-C let the calls under way finish.
+/// where they have errors, those before stay. SIGTERM and Ctrl-C let the calls under way finish, as long as `drain_seconds` of
+/// serve.toml; a second one ends them at once.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -62,26 +61,47 @@ impl Serve {
         let place = listening.place(&asked).map_err(|error| Failure::error(error.to_string()))?;
         let origins = origins(self.public_url.or_else(|| config.public_url.clone()), &place)?;
         let app = Arc::new(App::new(Arc::clone(&host), origins, config));
-        let _schedule = host.start_schedule();
+        let schedule = host.start_schedule();
         let watching = app.changes.watch(Arc::clone(&host));
         let tidying = tokio::spawn(tidy(Arc::clone(&app)));
         let object = json!({ "listening": place.to_string(), "public_url": app.origins.origin() });
         output.answer(object, || format!("ClawCoil listens at {place}. Ctrl-C stops it."))?;
-        let (terminate, interrupt) = (handle(SignalKind::terminate())?, handle(SignalKind::interrupt())?);
-        let stopping = app.stopping.clone();
-        let stop = async move {
-            let (mut terminate, mut interrupt) = (terminate, interrupt);
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            stopping.cancel();
+        let mut signals = Signals::new()?;
+        let closing = CancellationToken::new();
+        let limits = app.config.limits;
+        let serving = listening.serve(serve::router(Arc::clone(&app)), limits.connections, &closing);
+        let ending = async {
+            signals.next().await;
+            app.stop(limits.drain, signals.next()).await;
+            closing.cancel();
         };
-        let served = listening.serve(serve::router(Arc::clone(&app)), stop).await;
-        app.calls.end(LAST_CALLS).await;
+        tokio::join!(serving, ending);
         watching.abort();
         tidying.abort();
-        served.map_err(|error| Failure::error(format!("the server ended badly: {error}")))
+        // Nothing is claimed any more; what is being refreshed is waited for at the program's end.
+        schedule.stop().await;
+        Ok(())
+    }
+}
+
+/// What tells a server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let handle =
+            |kind| signal(kind).map_err(|error| Failure::error(format!("signals can't be listened for: {error}")));
+        Ok(Self { terminate: handle(SignalKind::terminate())?, interrupt: handle(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -91,10 +111,6 @@ async fn tidy(app: Arc<App>) {
         app.host.clock().sleep(TIDY).await;
         app.sessions.tidy(&app).await;
     }
-}
-
-fn handle(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
-    signal(kind).map_err(|error| Failure::error(format!("signals can't be listened for: {error}")))
 }
 
 /// How browsers will reach this agent's server, as far as its files say.

@@ -33,8 +33,6 @@ pub(super) const PATH: &str = "/mcp";
 const MAX_BODY: usize = 8 << 20;
 /// How long a session lives without a request; one that waits for a person makes none.
 const IDLE: Duration = Duration::from_mins(30);
-/// How long calls under way have to end when the server stops.
-const GRACE: Duration = Duration::from_secs(30);
 
 /// In which header a client of an older revision names its session.
 const SESSION: &str = "mcp-session-id";
@@ -57,7 +55,7 @@ pub(crate) fn router(app: &Shared) -> Router<Shared> {
 
     let server = Server::new(Arc::clone(app), Callers::Senders);
     let streams = CancellationToken::new();
-    tokio::spawn(end_streams(app.stopping.clone(), server.clone(), streams.clone()));
+    tokio::spawn(end_streams(Arc::clone(app), streams.clone()));
     let config = StreamableHttpServerConfig::default()
         // The guard has checked both, for all that is served.
         .with_allowed_hosts(Vec::<String>::new())
@@ -70,10 +68,14 @@ pub(crate) fn router(app: &Shared) -> Router<Shared> {
 }
 
 /// Lets the calls under way end before it ends the streams that would never end by themselves.
-async fn end_streams(stopping: CancellationToken, server: Server, streams: CancellationToken) {
-    stopping.cancelled().await;
-    // What is still running then is told by the end of its stream.
-    let _ = tokio::time::timeout(GRACE, server.idle()).await;
+async fn end_streams(app: Shared, streams: CancellationToken) {
+    app.stopping.cancelled().await;
+    tokio::select! {
+        () = app.interrupting.cancelled() => {}
+        () = app.under_way.idle() => {}
+    }
+    // What was interrupted says so, before its stream ends.
+    app.under_way.idle().await;
     streams.cancel();
 }
 

@@ -14,7 +14,6 @@ use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::watch;
 
 use super::http::Sender;
 use super::tools::{Offered, offered};
@@ -38,8 +37,6 @@ pub(crate) struct Server(Arc<Parts>);
 struct Parts {
     app: Shared,
     callers: Callers,
-    /// How many calls are under way.
-    calls: watch::Sender<usize>,
 }
 
 /// How the caller of a request is known.
@@ -52,13 +49,7 @@ pub(super) enum Callers {
 
 impl Server {
     pub(super) fn new(app: Shared, callers: Callers) -> Self {
-        Self(Arc::new(Parts { app, callers, calls: watch::Sender::new(0) }))
-    }
-
-    /// Waits until no call is under way.
-    pub(super) async fn idle(&self) {
-        // Its sender lives as long as this.
-        let _ = self.0.calls.subscribe().wait_for(|calls| *calls == 0).await;
+        Self(Arc::new(Parts { app, callers }))
     }
 
     pub(super) fn app(&self) -> &App {
@@ -115,8 +106,16 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let _under_way = UnderWay::new(&self.0.calls);
-        self.call(request, context).await
+        let app = &self.0.app;
+        let _working = app.under_way.begin();
+        if app.stopping.is_cancelled() {
+            return Err(internal(&App::ending()));
+        }
+        tokio::select! {
+            biased;
+            done = self.call(request, context) => done,
+            () = app.interrupting.cancelled() => Err(internal(&App::ending())),
+        }
     }
 
     fn accepted_subscription_filter(&self, _requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
@@ -155,22 +154,6 @@ impl ServerHandler for Server {
                 }
             }
         });
-    }
-}
-
-/// Counts a call until it has ended, however it does.
-struct UnderWay<'a>(&'a watch::Sender<usize>);
-
-impl<'a> UnderWay<'a> {
-    fn new(calls: &'a watch::Sender<usize>) -> Self {
-        calls.send_modify(|calls| *calls += 1);
-        Self(calls)
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|calls| *calls -= 1);
     }
 }
 

@@ -1,11 +1,11 @@
 //! The credential of a request.
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use clawcoil::id::{Caller, UserId};
 
-use super::listen::PeerUid;
+use super::listen::Peer;
 use super::{App, Kind, Problem, Shared};
 use crate::callers::{Authenticated, JwtError, Scope, Tokens};
 
@@ -32,13 +32,12 @@ impl Bearer {
     }
 
     async fn read(parts: &Parts, app: &App) -> Result<Self, Problem> {
-        let authenticated = match (bearer(&parts.headers)?, parts.extensions.get::<ConnectInfo<PeerUid>>()) {
+        let authenticated = match (bearer(&parts.headers)?, parts.extensions.get::<Peer>()) {
             (Some(token), _) => by_token(app, token).await?,
-            (None, Some(ConnectInfo(peer))) => {
-                let peer = app.config.peers.iter().find(|known| known.uid == peer.0).ok_or_else(|| {
+            (None, Some(Peer::Unix(uid))) => {
+                let peer = app.config.peers.iter().find(|known| known.uid == *uid).ok_or_else(|| {
                     let detail = format!(
-                        "processes of user {} are not known here: name them under [[unix]] in serve.toml, or send a token",
-                        peer.0
+                        "processes of user {uid} are not known here: name them under [[unix]] in serve.toml, or send a token"
                     );
                     Problem::new(Kind::Unauthenticated, detail)
                 })?;
@@ -49,7 +48,7 @@ impl Bearer {
                     scopes: peer.scopes.clone(),
                 }
             }
-            (None, None) => return Err(missing()),
+            (None, None | Some(Peer::Tcp(_))) => return Err(missing()),
         };
         app.rates.check(&authenticated.credential)?;
         let named = match parts.headers.get(USER).map(|value| value.to_str().map(str::parse)) {

@@ -24,10 +24,13 @@
 //! scopes = ["invoke"]
 //!
 //! [limits]
-//! requests_per_minute = 600
+//! requests_per_minute = 600                      # of one credential
+//! connections = 4096                             # of all
+//! drain_seconds = 25                             # how long calls may take to finish when the server stops
 //! ```
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use clawcoil::diagnostic::{Diagnostic, Diagnostics, Source, Table};
 use clawcoil::host::Home;
@@ -43,6 +46,10 @@ pub(crate) const FILE: &str = "serve.toml";
 
 /// Requests that one caller may make in a minute.
 const REQUESTS: u32 = 600;
+/// Connections at once.
+const CONNECTIONS: usize = 4096;
+/// A little less than most supervisors wait before they kill.
+const DRAIN: Duration = Duration::from_secs(25);
 
 /// What the file says.
 #[derive(Debug, Clone, Default)]
@@ -83,11 +90,29 @@ pub(crate) struct SignIn {
 pub(crate) struct Limits {
     /// Requests in a minute.
     pub(crate) requests_per_minute: u32,
+    /// Connections at once, of all callers.
+    pub(crate) connections: usize,
+    /// How long what is under way may take to finish when the server stops.
+    pub(crate) drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests_per_minute: REQUESTS }
+        Self { requests_per_minute: REQUESTS, connections: CONNECTIONS, drain: DRAIN }
+    }
+}
+
+impl Limits {
+    fn read(table: &mut Table<'_>) -> Self {
+        table.examples(&[("requests_per_minute", "600"), ("connections", "4096"), ("drain_seconds", "25")]);
+        let requests = table.opt_integer("requests_per_minute", 1..=1_000_000);
+        let connections = table.opt_integer("connections", 16..=1_000_000);
+        let drain = table.opt_integer("drain_seconds", 0..=3600);
+        Self {
+            requests_per_minute: requests.and_then(|n| u32::try_from(n).ok()).unwrap_or(REQUESTS),
+            connections: connections.and_then(|n| usize::try_from(n).ok()).unwrap_or(CONNECTIONS),
+            drain: drain.and_then(|n| u64::try_from(n).ok()).map_or(DRAIN, Duration::from_secs),
+        }
     }
 }
 
@@ -111,12 +136,7 @@ impl Config {
             let identity_providers = root.tables("identity_provider", identity_provider);
             let console = root.opt_table("console", SignIn::read);
             let peers = root.tables("unix", peer);
-            let limits = root.opt_table("limits", |table| {
-                table.examples(&[("requests_per_minute", "600")]);
-                let requests = table.opt_integer("requests_per_minute", 1..=1_000_000);
-                let requests_per_minute = requests.and_then(|n| u32::try_from(n).ok()).unwrap_or(REQUESTS);
-                Some(Limits { requests_per_minute })
-            });
+            let limits = root.opt_table("limits", |table| Some(Limits::read(table)));
             Some(Self {
                 listen,
                 public_url,

@@ -1,25 +1,48 @@
-//! Where it listens, and how it stops.
+//! Where it listens, and how much it takes at once.
+//!
+//! The number of connections is bounded. Where there is no place for another, the one that has been without a request for the
+//! longest time goes: who connects and then says nothing, or says it one letter at a time, keeps nobody else out.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
+use axum::body::{Body, HttpBody as _};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
 
-/// Whose process is at the other end of a Unix socket.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PeerUid(pub(super) u32);
+use super::patience::{Patient, Sent};
+use super::seats::{Held, Seat, Seats};
+use super::stop::UnderWay;
 
-impl Connected<IncomingStream<'_, UnixListener>> for PeerUid {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        // A process whose owner the system doesn't tell is nobody's.
-        Self(stream.io().peer_cred().map_or(u32::MAX, |peer| peer.uid()))
-    }
+/// How long the head of a request may take, and how long a connection may be without one.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long answers have to be sent once the server has ended.
+const FLUSH: Duration = Duration::from_secs(5);
+/// The pause after the system could not give another connection.
+const RECOVER: Duration = Duration::from_millis(100);
+/// Files that the process needs besides its connections: the database, the audit log, connections to providers.
+const OTHER_FILES: u64 = 2048;
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// A program somewhere.
+    Tcp(SocketAddr),
+    /// A process of this user, at the Unix socket.
+    Unix(u32),
 }
 
 /// Where to listen.
@@ -87,19 +110,146 @@ impl Listening {
         }
     }
 
-    /// Serves until `stop` is ready, then lets the requests under way finish.
-    pub(crate) async fn serve(self, app: Router, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
+    /// Serves at most so many connections at once until `closing` is cancelled; then answers that are on their way are sent.
+    pub(crate) async fn serve(self, app: Router, connections: usize, closing: &CancellationToken) {
+        let serving = Serving { app, seats: Seats::new(room_for(connections)), open: UnderWay::new() };
         match self {
-            Self::Tcp(listener) => axum::serve(listener, app).with_graceful_shutdown(stop).await,
+            Self::Tcp(listener) => {
+                let next = async || {
+                    let (stream, address) = listener.accept().await?;
+                    // An answer waits for nothing; where this can't be set, it does.
+                    let _ = stream.set_nodelay(true);
+                    Ok((stream, Peer::Tcp(address)))
+                };
+                serving.accept(next, closing).await;
+            }
             Self::Unix(listener) => {
                 let path = listener.local_addr().ok().and_then(|address| address.as_pathname().map(PathBuf::from));
-                let app = app.into_make_service_with_connect_info::<PeerUid>();
-                let served = axum::serve(listener, app).with_graceful_shutdown(stop).await;
+                let next = async || {
+                    let (stream, _) = listener.accept().await?;
+                    // A process whose owner the system doesn't tell is nobody's.
+                    let uid = stream.peer_cred().map_or(u32::MAX, |peer| peer.uid());
+                    Ok((stream, Peer::Unix(uid)))
+                };
+                serving.accept(next, closing).await;
                 if let Some(path) = path {
                     // Whoever starts next removes what is left of it.
                     let _ = std::fs::remove_file(path);
                 }
-                served
+            }
+        }
+    }
+}
+
+struct Serving {
+    app: Router,
+    seats: Arc<Seats>,
+    open: UnderWay,
+}
+
+impl Serving {
+    async fn accept<S>(&self, next: impl AsyncFn() -> io::Result<(S, Peer)>, closing: &CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let accepting = async {
+            loop {
+                match next().await {
+                    Ok((stream, peer)) => {
+                        let seat = self.seats.take().await;
+                        let (open, serving) =
+                            (self.open.begin(), connection(stream, peer, self.app.clone(), seat, closing.clone()));
+                        tokio::spawn(async move {
+                            serving.await;
+                            drop(open);
+                        });
+                    }
+                    // Of a client that has gone already.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => {
+                        tracing::error!(%error, "a connection can't be taken");
+                        tokio::time::sleep(RECOVER).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = closing.cancelled() => {}
+            () = accepting => {}
+        }
+        self.seats.clear();
+        if tokio::time::timeout(FLUSH, self.open.idle()).await.is_err() {
+            tracing::warn!(connections = self.open.count(), "clients did not read their answers in time");
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection<S>(stream: S, peer: Peer, app: Router, seat: Seat, closing: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let seat = Arc::new(seat);
+    let app = TowerToHyperService::new(app);
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        let busy = seat.begin(request.body().is_end_stream());
+        let request = busy.map(|busy| (busy, app.call(request.map(|body| Sent::body(body, Arc::clone(&seat))))));
+        async move {
+            // The seat was given to another while the request came.
+            let (busy, answer) = request.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?;
+            let answer = answer.await.unwrap_or_else(|never| match never {});
+            Ok::<_, io::Error>(answer.map(|body| Body::new(Held::new(body, busy))))
+        }
+    });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(100);
+    let mut serving = pin!(http.serve_connection(TokioIo::new(Patient::new(stream, Arc::clone(&seat))), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = seat.lost() => Ok(()),
+        () = closing.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = serving => ended,
+                () = seat.lost() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // Clients come and go as they like.
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// As many connections as were asked for, or as many as the system lets this process have.
+fn room_for(connections: usize) -> usize {
+    let files = |connections: usize| u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = files(connections).min(limit.maximum.unwrap_or(u64::MAX));
+    let mut current = limit.current.unwrap_or(u64::MAX);
+    if current < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok()
+    {
+        current = wanted;
+    }
+    if files(connections) <= current {
+        return connections;
+    }
+    let room = usize::try_from(current.saturating_sub(OTHER_FILES)).unwrap_or(connections).max(64);
+    tracing::warn!(wanted = connections, room, "fewer connections than wanted fit: the limit of open files is too low");
+    room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_place_or_refused_and_what_is_shown_of_one_names_it(text in "(unix:)?[ -~]{0,40}") {
+            if let Ok(place) = text.parse::<Place>() {
+                let shown = place.to_string();
+                proptest::prop_assert_eq!(shown.trim_start_matches("http://").parse::<Place>().unwrap(), place);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `clawcoil serve`: the host for programs and browsers, over HTTP.
 //!
 //! ```text
-//! connection → guard (Host, Origin, size) → route → Bearer (who calls) → handler → Host
+//! connection (bounds) → id → stop → guard (Host, Origin) → route → Bearer (who calls) → handler → Host
 //! ```
 //!
 //! Each surface is a router of its own over one [`App`]: the API ([`crate::api`]) is for programs, MCP ([`crate::mcp`]) for agents. Nothing is anonymous but
@@ -10,15 +10,22 @@
 mod auth;
 pub(crate) mod config;
 mod guard;
+mod health;
 mod listen;
+mod patience;
 mod problem;
 mod rates;
+mod request_id;
+mod seats;
+mod stop;
 mod watch;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use clawcoil::host::Host;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +39,8 @@ pub(crate) use guard::Origins;
 pub(crate) use listen::{Listening, Place};
 pub(crate) use problem::{Kind, Problem};
 pub(crate) use rates::Rates;
+pub(crate) use request_id::RequestId;
+pub(crate) use stop::{UnderWay, Working};
 pub(crate) use watch::{Change, Changes};
 
 /// What all handlers share.
@@ -51,8 +60,14 @@ pub(crate) struct App {
     pub(crate) sessions: Sessions,
     /// Calls that outlive their requests.
     pub(crate) calls: Calls,
-    /// Cancelled when the server begins to stop: streams that would never end by themselves end then.
+    /// Cancelled when the server begins to stop: streams that would never end by themselves end then, and no call begins.
     pub(crate) stopping: CancellationToken,
+    /// Cancelled when the time to finish is over: calls that are still running end then.
+    pub(crate) interrupting: CancellationToken,
+    /// What a server that stops waits for.
+    pub(crate) under_way: UnderWay,
+    /// What was found when somebody last asked whether all is well.
+    health: health::Health,
 }
 
 impl App {
@@ -73,6 +88,9 @@ impl App {
             sessions: Sessions::new(proofs),
             calls: Calls::new(),
             stopping: CancellationToken::new(),
+            interrupting: CancellationToken::new(),
+            under_way: UnderWay::new(),
+            health: health::Health::default(),
         }
     }
 }
@@ -100,5 +118,14 @@ fn guarded(app: Shared, routes: Router<Shared>) -> Router {
             Problem::new(Kind::MethodNotAllowed, "this resource doesn't know the method")
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
+        .merge(health::router())
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), stop::during))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), named))
         .with_state(app)
+}
+
+/// Gives each request its name.
+async fn named(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let id = RequestId::of(&request, app.host.clock().as_ref());
+    id.run(request, next).await
 }

@@ -11,6 +11,7 @@ use clawcoil::runtime::{CallError, LinkError};
 use clawcoil::vault::VaultError;
 use serde_json::{Map, Value, json};
 
+use super::RequestId;
 use crate::callers::Refused;
 use crate::commands::denial_json;
 use crate::exit::{action_json, chain};
@@ -151,7 +152,10 @@ impl Problem {
     /// A fault that the caller can't mend; the reason goes to the log, not to the caller.
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = chain(error), "a request failed");
-        Self::new(Kind::Internal, "the host could not do this; its operator finds the reason in the log")
+        Self::new(
+            Kind::Internal,
+            "the host could not do this; its operator finds the reason in the log, by this request_id",
+        )
     }
 
     /// A member besides those of RFC 9457.
@@ -191,6 +195,9 @@ impl Problem {
         object.insert("title".to_owned(), json!(self.kind.title()));
         object.insert("status".to_owned(), json!(self.kind.status().as_u16()));
         object.insert("detail".to_owned(), json!(self.detail));
+        if let Some(id) = RequestId::current() {
+            object.insert("request_id".to_owned(), json!(id.as_str()));
+        }
         Value::Object(object)
     }
 }

@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_credential_that_asks_too_often_is_told_to_wait_and_others_are_not() {
-        let rates = Rates::new(Limits { requests_per_minute: 2 });
+        let rates = Rates::new(Limits { requests_per_minute: 2, ..Limits::default() });
         assert!(rates.check("one").is_ok() && rates.check("one").is_ok());
         assert_eq!(rates.check("one").unwrap_err().kind(), Kind::TooMany);
         assert!(rates.check("two").is_ok());

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use clawcoil::host::{Home, Host, ReloadError};
@@ -31,21 +32,30 @@ pub(crate) enum Change {
 
 /// Tells of changes. Clones share everything.
 #[derive(Debug, Clone)]
-pub(crate) struct Changes(broadcast::Sender<Change>);
+pub(crate) struct Changes {
+    sender: broadcast::Sender<Change>,
+    /// The permissions in the files have errors, and those before are in force.
+    outdated: Arc<AtomicBool>,
+}
 
 impl Changes {
     pub(crate) fn new() -> Self {
-        Self(broadcast::channel(BACKLOG).0)
+        Self { sender: broadcast::channel(BACKLOG).0, outdated: Arc::default() }
     }
 
     /// What changes from now on. `Lagged` means: look at everything.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Change> {
-        self.0.subscribe()
+        self.sender.subscribe()
+    }
+
+    /// Whether the permissions in force are older than the files, because those have errors.
+    pub(crate) fn policy_is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Relaxed)
     }
 
     /// Looks for changes until the handle is aborted.
     pub(crate) fn watch(&self, host: Arc<Host>) -> JoinHandle<()> {
-        let sender = self.0.clone();
+        let Self { sender, outdated } = self.clone();
         // From here on SIGHUP does not end the process any more.
         let mut hangup = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::error!("SIGHUP can't be listened for: {error}"))
@@ -62,7 +72,9 @@ impl Changes {
                 if demanded || now.policy != before.policy {
                     let host = Arc::clone(&host);
                     // Reading, comparing and recording may take a while.
-                    if tokio::task::spawn_blocking(move || reload(&host)).await.unwrap_or(false) {
+                    let in_force = tokio::task::spawn_blocking(move || reload(&host)).await.unwrap_or(false);
+                    outdated.store(!in_force, Ordering::Relaxed);
+                    if in_force {
                         tell(Change::Policy);
                     }
                 }

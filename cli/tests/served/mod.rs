@@ -6,11 +6,12 @@ pub(crate) mod stage;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use clawcoil_canary as canary;
 use clawcoil_tests::http::{Answer, send};
 use http::Method;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use url::Url;
 
@@ -77,6 +78,17 @@ impl Served {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         Self::with(&self.home.clone(), &["--listen", &place])
+    }
+
+    /// Sends its process a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until its process has ended by itself.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        tokio::task::spawn_blocking(move || self.process.wait().unwrap()).await.unwrap()
     }
 
     pub(crate) fn at(&self, path: &str) -> Url {

@@ -20,6 +20,7 @@ use super::durable::{Durable, Syncer};
 use super::elsewhere::{Elsewhere, Ticket};
 use super::event::{self, Event};
 use super::folder::{self, Head};
+use super::health::Failures;
 use super::read;
 use super::settings::Settings;
 use super::sink::{ClosedSink, Sink};
@@ -103,10 +104,11 @@ pub struct Position {
 
 /// The log of this process: one chain, which it alone writes.
 pub struct AuditLog {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Dropped before the other sinks, so that the last checkpoint is made.
     _syncer: Syncer,
-    elsewhere: Vec<Elsewhere>,
+    pub(super) elsewhere: Vec<Elsewhere>,
+    pub(super) failures: Failures,
     strict: bool,
     chain: String,
     dir: Option<PathBuf>,
@@ -252,6 +254,7 @@ impl AuditLog {
             shared,
             _syncer: syncer,
             elsewhere,
+            failures: Failures::default(),
             strict: settings.strict,
             chain,
             dir: dir.map(Path::to_owned),
@@ -264,7 +267,8 @@ impl AuditLog {
     /// It costs a hash and one `write(2)`. It blocks the thread while other threads append, at most two seconds. It waits for no
     /// other sink, so that what takes something away goes on while one of them fails.
     pub fn append(&self, event: &Event) -> Result<Position, AuditError> {
-        self.append_and_hand_on(event).map(|(position, _)| position)
+        let appended = self.append_and_hand_on(event).map(|(position, _)| position);
+        appended.inspect_err(|_| self.failures.note(self.shared.clock.as_ref()))
     }
 
     /// Appends the entry of a release. When this returns, whatever is configured has the entry: every sink, and in strict mode
@@ -272,6 +276,10 @@ impl AuditLog {
     ///
     /// A sink that fails, or takes two seconds, is an error, and the token must not be released.
     pub async fn append_for_release(&self, event: &Event) -> Result<Position, AuditError> {
+        self.append_everywhere(event).await.inspect_err(|_| self.failures.note(self.shared.clock.as_ref()))
+    }
+
+    async fn append_everywhere(&self, event: &Event) -> Result<Position, AuditError> {
         self.elsewhere.iter().try_for_each(Elsewhere::healthy)?;
         self.shared.check_checkpoints()?;
         let (position, tickets) = self.append_and_hand_on(event)?;

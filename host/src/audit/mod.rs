@@ -27,6 +27,7 @@ mod durable;
 mod elsewhere;
 mod event;
 mod folder;
+mod health;
 mod log;
 mod read;
 mod settings;

@@ -146,6 +146,12 @@ impl Keyring {
         self.root.load_full()
     }
 
+    /// Opens again what was opened when the vault was.
+    pub(crate) fn check(&self, store: &Datastore) -> Result<(), VaultError> {
+        let row = store.key(&Namespace::Derived)?.ok_or(VaultError::NoKey { owner: Owner::Agent })?;
+        self.root().unwrap(self.vault, &row).map(drop)
+    }
+
     /// From now on the keys are under this root; the keys at hand stay what they are.
     pub(crate) fn replace_root(&self, root: Root) {
         self.root.store(Arc::new(root));

@@ -170,6 +170,11 @@ impl Vault {
         self.store.epoch()
     }
 
+    /// Whether the database answers with records of this vault, and they open with the key at hand. For a health check.
+    pub fn check(&self) -> Result<(), VaultError> {
+        self.keys.check(&self.store)
+    }
+
     /// The key of the audit log.
     pub fn audit_key(&self) -> Key {
         self.keys.derived("audit")

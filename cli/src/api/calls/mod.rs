@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer;
 use super::key::Key;
-use crate::serve::{App, Kind, Problem, Shared};
+use crate::serve::{App, Kind, Problem, Shared, Working};
 use alive::Process;
 use stored::{Claim, Store};
 
@@ -112,7 +112,17 @@ impl Calls {
             }
         };
         let kept = Kept { id, done: place.done.clone(), answer: Arc::default() };
-        let running = Call { app: Arc::clone(app), new, key, record, id, answer: Arc::clone(&kept.answer), place };
+        let working = app.under_way.begin();
+        let running = Call {
+            app: Arc::clone(app),
+            new,
+            key,
+            record,
+            id,
+            answer: Arc::clone(&kept.answer),
+            place,
+            _working: working,
+        };
         tokio::spawn(running.run());
         Ok(Begun::New(kept))
     }
@@ -293,6 +303,8 @@ struct Call {
     id: InvocationId,
     answer: Arc<OnceLock<Map<String, Value>>>,
     place: Place,
+    /// A server that stops waits for it.
+    _working: Working,
 }
 
 impl Call {

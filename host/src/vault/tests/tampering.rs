@@ -231,3 +231,14 @@ async fn an_older_record_put_back_does_not_open_at_the_newer_generation() {
     let error = read(&f.vault, "alice", "google", c.id).unwrap_err();
     assert!(matches!(error, VaultError::Record { fault: Fault::Misplaced, .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_vault_whose_keys_were_replaced_behind_its_back_does_not_pass_its_check() {
+    let f = Fixture::new().await;
+    f.vault.check().unwrap();
+    let sql = rusqlite::Connection::open(f.path()).unwrap();
+    sql.execute("UPDATE keys SET wrapped = zeroblob(length(wrapped))", []).unwrap();
+    assert!(f.vault.check().is_err());
+    sql.execute("DELETE FROM keys", []).unwrap();
+    assert!(f.vault.check().is_err());
+}

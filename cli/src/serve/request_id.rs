@@ -1,0 +1,83 @@
+//! A name for each request, by which its answer, its problem and its lines in the log are found together.
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::Response;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use clawcoil::clock::{Clock, random};
+
+/// Where it stands: in the request, if who sent it has one already, and always in the answer.
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The longest that is taken from a sender.
+const LONGEST: usize = 64;
+
+tokio::task_local! {
+    static CURRENT: RequestId;
+}
+
+/// The name of a request. It is no secret, and proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RequestId(Box<str>);
+
+impl RequestId {
+    /// The one of the request that is being answered, where one is.
+    pub(crate) fn current() -> Option<Self> {
+        CURRENT.try_with(Clone::clone).ok()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What a sender wrote, if it can stand in a log as it is.
+    fn sent(value: &HeaderValue) -> Option<Self> {
+        let text = value.to_str().ok()?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        ((1..=LONGEST).contains(&text.len()) && text.bytes().all(plain)).then(|| Self(text.into()))
+    }
+
+    fn new(clock: &dyn Clock) -> Self {
+        Self(format!("req_{}", BASE64_URL_SAFE_NO_PAD.encode(random::<12>(clock))).into())
+    }
+
+    /// That of the sender, or a new one.
+    pub(super) fn of(request: &Request, clock: &dyn Clock) -> Self {
+        request.headers().get(HEADER).and_then(Self::sent).unwrap_or_else(|| Self::new(clock))
+    }
+
+    /// Runs a request under this name, and puts it on the answer.
+    pub(super) async fn run(self, request: Request, next: Next) -> Response {
+        let header = HeaderValue::from_str(&self.0);
+        let mut response = CURRENT.scope(self, next.run(request)).await;
+        if let Ok(header) = header {
+            response.headers_mut().insert(HEADER, header);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_taken_from_a_sender_can_stand_in_a_log(text in "[ -~]{0,80}") {
+            let value = HeaderValue::from_str(&text).unwrap();
+            if let Some(id) = RequestId::sent(&value) {
+                proptest::prop_assert!(id.as_str().len() <= LONGEST && !id.as_str().is_empty());
+                let special = ['"', '\\', ' ', '=', '{', '}'];
+                proptest::prop_assert!(!id.as_str().contains(special));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_a_proxy_gave_is_kept() {
+        let value = HeaderValue::from_static("0af7651916cd43dd-8448.eb_1");
+        assert_eq!(RequestId::sent(&value).unwrap().as_str(), "0af7651916cd43dd-8448.eb_1");
+    }
+}

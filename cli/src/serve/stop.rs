@@ -1,0 +1,133 @@
+//! How a server ends: nothing new is begun, what is under way finishes, and what does not finish in time is told.
+//!
+//! ```text
+//! SIGTERM, Ctrl-C → stopping (not ready, no new calls) → idle, or the time to finish is over, or a second signal
+//!                 → interrupting (guests end, callers get a 503) → answers are sent → the listener closes
+//! ```
+
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tokio::sync::watch;
+
+use super::{App, Kind, Problem, Shared};
+
+/// What begins work that a server which is about to end would not finish: method and route.
+const BEGINS: [&str; 2] = ["/v1/invocations", "/v1/connect-sessions"];
+
+/// How long handlers that were interrupted have to say so.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Counts what is under way: requests that do something, and calls that outlive their request. Clones share the count.
+#[derive(Debug, Clone)]
+pub(crate) struct UnderWay(watch::Sender<usize>);
+
+impl UnderWay {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(0))
+    }
+
+    /// Counts one until the value is dropped.
+    pub(crate) fn begin(&self) -> Working {
+        self.0.send_modify(|count| *count += 1);
+        Working(self.0.clone())
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        *self.0.borrow()
+    }
+
+    /// Waits until there is none.
+    pub(crate) async fn idle(&self) {
+        // Its sender lives as long as this.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+/// Something that is under way.
+#[derive(Debug)]
+pub(crate) struct Working(watch::Sender<usize>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
+
+impl App {
+    /// The answer to a call that ends because the server does.
+    pub(crate) fn ending() -> Problem {
+        Problem::new(Kind::Unavailable, "the host is shutting down; what it was doing for this request was ended")
+            .retry_after(Duration::from_secs(1))
+    }
+
+    /// Stops: lets what is under way finish within `drain`, or until `hurry` is ready, then ends the rest. When this returns,
+    /// nothing is left but answers on their way.
+    pub(crate) async fn stop(&self, drain: Duration, hurry: impl Future<Output = ()>) {
+        self.stopping.cancel();
+        tracing::info!(under_way = self.under_way.count(), "stopping: what is under way may finish");
+        tokio::select! {
+            () = self.under_way.idle() => {}
+            () = tokio::time::sleep(drain) => {}
+            () = hurry => {}
+        }
+        let left = self.under_way.count();
+        if left > 0 {
+            tracing::warn!(left, "ended what did not finish in time");
+        }
+        self.interrupting.cancel();
+        self.calls.end(Duration::ZERO).await;
+        let _ = tokio::time::timeout(LAST_WORDS, self.under_way.idle()).await;
+    }
+}
+
+/// Runs a request as long as the server does: counted while it works, refused where it would begin something late, ended with
+/// a word where it takes too long.
+pub(super) async fn during(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let begins = *request.method() == Method::POST && BEGINS.contains(&route);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    // Counted before it is looked whether the server stops: else it could stop between the two.
+    let _working = (!reads).then(|| app.under_way.begin());
+    let mut response = if begins && app.stopping.is_cancelled() {
+        Problem::new(Kind::Unavailable, "the host is shutting down and begins nothing new")
+            .retry_after(Duration::from_secs(1))
+            .into_response()
+    } else {
+        tokio::select! {
+            biased;
+            response = next.run(request) => response,
+            () = app.interrupting.cancelled() => App::ending().into_response(),
+        }
+    };
+    if app.stopping.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_idle_when_everything_that_was_begun_has_ended() {
+        let under_way = UnderWay::new();
+        under_way.idle().await;
+        let (one, two) = (under_way.begin(), under_way.clone().begin());
+        assert_eq!(under_way.count(), 2);
+        let waiting = tokio::spawn({
+            let under_way = under_way.clone();
+            async move { under_way.idle().await }
+        });
+        drop(one);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(two);
+        waiting.await.unwrap();
+    }
+}

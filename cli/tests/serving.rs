@@ -1,0 +1,336 @@
+//! `clawcoil serve` as operators have it: how it ends, how it says that it is well, and what slow clients do to others.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+mod served;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use clawcoil::id::Owner;
+use clawcoil::secret::AccessToken;
+use clawcoil::vault::Kind;
+use clawcoil_tests::http::{Answer, send};
+use clawcoil_tests::{GuestAgent, canary};
+use http::{Method, StatusCode};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use served::Served;
+
+const MANIFEST: &str = "\
+[skill]
+name = \"probe\"
+version = \"0.1.0\"
+description = \"Try what it is told\"
+[[service]]
+name = \"github\"
+provider = \"github\"
+scopes = [\"repo\"]
+optional = true
+reason = \"to test\"
+[[service.request]]
+origin = \"https://api.github.com\"
+";
+
+const PERMISSIONS: &str = "\
+[[grant]]
+skill = \"probe\"
+approval = \"none\"
+users = [\"*\"]
+service = \"github\"
+provider = \"github\"
+scopes = [\"repo\"]
+use = \"inject\"
+";
+
+const CALLS: usize = 100;
+const USERS: [&str; 2] = ["alice", "bob"];
+const TOKEN: &str = "serving-canary-8Wd4-token";
+
+/// A server that holds each request until it is told to answer.
+struct Holding {
+    origin: String,
+    arrived: watch::Receiver<usize>,
+    released: watch::Sender<bool>,
+}
+
+impl Holding {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let (count, arrived) = watch::channel(0);
+        let (released, hold) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (count, mut hold) = (count.clone(), hold.clone());
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    let mut line = String::new();
+                    while line != "\r\n" {
+                        line.clear();
+                        if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    count.send_modify(|count| *count += 1);
+                    let _ = hold.wait_for(|released| *released).await;
+                    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+                    // A host that has ended its call does not wait for this.
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                });
+            }
+        });
+        Self { origin, arrived, released }
+    }
+
+    async fn has(&mut self, requests: usize) {
+        self.arrived.wait_for(|count| *count == requests).await.unwrap();
+    }
+}
+
+/// An agent whose skill asks an API that holds its answers, served.
+struct Stage {
+    upstream: Holding,
+    agent: GuestAgent,
+    served: Arc<Served>,
+    token: String,
+}
+
+impl Stage {
+    async fn new(config: &str) -> Self {
+        let upstream = Holding::start().await;
+        canary::plant(canary::Kind::ApiKey, TOKEN);
+        let stand_in = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", upstream.origin);
+        let agent = GuestAgent::new("probe", MANIFEST, PERMISSIONS, &stand_in, &[]).await;
+        for user in USERS {
+            let (owner, secret) = (Owner::User(user.parse().unwrap()), AccessToken::new(TOKEN.to_owned()));
+            let (provider, account) = ("github".parse().unwrap(), "default".parse().unwrap());
+            let scopes = BTreeSet::from(["repo".parse().unwrap()]);
+            let connector = agent.host.connector();
+            connector.fixed(&owner, &provider, &account, Kind::StaticBearer, &scopes, secret).await.unwrap();
+        }
+        let home = agent.host.home().folder().to_owned();
+        std::fs::write(home.join("serve.toml"), config).unwrap();
+        let served = Arc::new(Served::start(&home));
+        let arguments = ["token", "create", "--agent", "bot", "--act-as", "*", "--scope", "invoke"];
+        let token = served::json(&home, &arguments)["token"].as_str().unwrap().to_owned();
+        Self { upstream, agent, served, token }
+    }
+
+    /// A call for one of two users: each may have fewer at once than there are.
+    fn call(&self, number: usize) -> JoinHandle<Answer> {
+        let (served, token) = (Arc::clone(&self.served), self.token.clone());
+        let user = USERS[number % USERS.len()];
+        tokio::spawn(async move {
+            let input = json!({ "method": "GET", "url": "https://api.github.com/", "headers": [], "body": "" });
+            let body = json!({ "skill": "probe", "tool": "fetch", "input": input });
+            let bearer = format!("Bearer {token}");
+            let headers =
+                [("authorization", bearer.as_str()), ("content-type", "application/json"), ("clawcoil-user", user)];
+            send(Method::POST, &served.at("/v1/invocations"), &headers, body.to_string()).await
+        })
+    }
+
+    /// So many calls, all of which are inside the skill.
+    async fn running(&mut self, calls: usize) -> Vec<JoinHandle<Answer>> {
+        let mut running: Vec<_> = (0..calls).map(|number| self.call(number)).collect();
+        let ended = futures_util::future::select_all(&mut running);
+        tokio::select! {
+            () = self.upstream.has(calls) => {}
+            (answer, ..) = ended => panic!("a call has ended early: {}", answer.unwrap().text()),
+        }
+        running
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        send(Method::GET, &self.served.at(path), &[], "").await
+    }
+
+    /// Sends these bytes and reads until the other end closes.
+    async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.served.origin.socket_addrs(|| None).unwrap()[0]).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// A call of a skill that is not there.
+    async fn call_nothing(&self) -> Answer {
+        let bearer = format!("Bearer {}", self.token);
+        let headers =
+            [("authorization", bearer.as_str()), ("content-type", "application/json"), ("clawcoil-user", "alice")];
+        send(Method::POST, &self.served.at("/v1/invocations"), &headers, "{\"skill\":\"none\"}").await
+    }
+
+    /// Asks until it says that it stops.
+    async fn stops(&self) -> Value {
+        loop {
+            let answer = self.get("/readyz").await;
+            if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+                return answer.json();
+            }
+        }
+    }
+
+    /// How many calls the audit log tells of, however they ended.
+    fn invoked(&self) -> usize {
+        let home = self.agent.host.home().folder();
+        let output = served::run(home, &["audit", "tail", "--json", "--lines", "1000"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().matches("\"invoked\"").count()
+    }
+
+    async fn ended(self) -> (GuestAgent, std::process::ExitStatus) {
+        let served = Arc::into_inner(self.served).unwrap_or_else(|| panic!("a call still uses it"));
+        (self.agent, served.ended().await)
+    }
+}
+
+async fn answers(calls: Vec<JoinHandle<Answer>>) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.unwrap());
+    }
+    answers
+}
+
+/// What a call is told that can't be finished.
+fn assert_told(answer: &Answer) {
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    assert_eq!(answer.headers["retry-after"], "1");
+    let problem = answer.json();
+    assert_eq!(problem["type"], "/problems/unavailable");
+    assert_eq!(problem["request_id"], answer.headers["x-request-id"].to_str().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_during_a_hundred_running_calls_loses_none_of_them() {
+    let mut stage = Stage::new("[limits]\ndrain_seconds = 600\n").await;
+    let running = stage.running(CALLS).await;
+    stage.served.signal(Signal::TERM);
+    let health = stage.stops().await;
+    assert_eq!((&health["status"], &health["parts"]["server"]), (&json!("not-ready"), &json!("stopping")));
+    assert_eq!(stage.get("/healthz").await.status, StatusCode::OK, "it lives until the last call has ended");
+    let late = stage.call(0).await.unwrap();
+    assert_told(&late);
+    assert!(running.iter().all(|call| !call.is_finished()));
+
+    stage.upstream.released.send_replace(true);
+    for answer in answers(running).await {
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert_eq!(answer.json()["result"]["body"], "ok");
+    }
+    assert_eq!(*stage.upstream.arrived.borrow(), CALLS, "the late one began nothing");
+    assert_eq!(stage.invoked(), CALLS);
+    let (_agent, status) = stage.ended().await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_don_t_finish_in_time_are_ended_and_each_caller_is_told() {
+    let mut stage = Stage::new("[limits]\ndrain_seconds = 0\n").await;
+    let running = stage.running(CALLS).await;
+    stage.served.signal(Signal::TERM);
+    answers(running).await.iter().for_each(assert_told);
+    assert_eq!(stage.invoked(), CALLS, "each of them has its entry");
+    let (_agent, status) = stage.ended().await;
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_does_not_wait_for_the_calls() {
+    for signals in [[Signal::INT, Signal::INT], [Signal::TERM, Signal::INT]] {
+        let mut stage = Stage::new("[limits]\ndrain_seconds = 3600\n").await;
+        let running = stage.running(4).await;
+        stage.served.signal(signals[0]);
+        stage.stops().await;
+        assert!(running.iter().all(|call| !call.is_finished()));
+        stage.served.signal(signals[1]);
+        answers(running).await.iter().for_each(assert_told);
+        let (_agent, status) = stage.ended().await;
+        assert!(status.success(), "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_told_to_anybody_by_any_name_and_says_one_word_for_each_part() {
+    let stage = Stage::new("").await;
+    let health = stage.raw("GET /readyz HTTP/1.1\r\nhost: 10.1.2.3:8418\r\nconnection: close\r\n\r\n").await;
+    assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
+    let health: Value = serde_json::from_str(health.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let parts = json!({
+        "datastore": "ok", "key": "ok", "policy": "ok", "audit": "ok", "runtime": "ok", "server": "ok",
+    });
+    assert_eq!(health, json!({ "status": "ready", "parts": parts }));
+    assert_eq!(stage.get("/healthz").await.json(), json!({ "status": "alive" }));
+    let elsewhere = stage.raw("GET /v1/skills HTTP/1.1\r\nhost: 10.1.2.3:8418\r\nconnection: close\r\n\r\n").await;
+    assert!(elsewhere.starts_with("HTTP/1.1 403 "), "all else is for its own names: {elsewhere}");
+
+    // Permissions with an error leave those before in force.
+    std::fs::write(stage.agent.host.home().permissions(), "[[grant]").unwrap();
+    let outdated = loop {
+        let health = stage.get("/readyz").await;
+        assert_eq!(health.status, StatusCode::OK, "it does what it did before");
+        if health.json()["parts"]["policy"] != "ok" {
+            break health.json();
+        }
+    };
+    assert_eq!(outdated["parts"]["policy"], "outdated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_say_nothing_or_half_of_it_keep_nobody_out() {
+    let stage = Stage::new("[limits]\nconnections = 16\n").await;
+    let place = stage.served.origin.socket_addrs(|| None).unwrap()[0];
+    let mut slow = Vec::new();
+    for number in 0..64 {
+        let mut stream = TcpStream::connect(place).await.unwrap();
+        let begun = match number % 3 {
+            0 => String::new(),
+            1 => format!("GET /v1/skills HTTP/1.1\r\nhost: {place}\r\nx-slow: "),
+            _ => format!(
+                "POST /v1/invocations HTTP/1.1\r\nhost: {place}\r\nauthorization: Bearer {}\r\nclawcoil-user: alice\r\n\
+                 content-type: application/json\r\ncontent-length: 1000\r\n\r\n{{",
+                stage.token
+            ),
+        };
+        // One that has been thrown out already can't be written to.
+        let _ = stream.write_all(begun.as_bytes()).await;
+        slow.push(stream);
+        let answer = stage.get("/readyz").await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    let mut first = slow.swap_remove(0);
+    let mut rest = Vec::new();
+    // Whether it was closed in order or broken off: it has ended, and got nothing.
+    let _ = first.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_does_not_hold_the_others() {
+    let stage = Stage::new("").await;
+    let place = stage.served.origin.socket_addrs(|| None).unwrap()[0];
+    // As many answers as fit into no buffer of the system.
+    let request = format!("GET /v1/skills HTTP/1.1\r\nhost: {place}\r\nauthorization: Bearer {}\r\n\r\n", stage.token);
+    let unread: Vec<_> = (0..32)
+        .map(|_| {
+            let requests = request.repeat(10_000);
+            tokio::spawn(async move {
+                let mut stream = TcpStream::connect(place).await.unwrap();
+                stream.write_all(requests.as_bytes()).await
+            })
+        })
+        .collect();
+    for _ in 0..32 {
+        assert_eq!(stage.get("/readyz").await.status, StatusCode::OK);
+        assert_eq!(stage.call_nothing().await.status, StatusCode::NOT_FOUND);
+    }
+    unread.iter().for_each(JoinHandle::abort);
+}
