@@ -9,6 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use zeroize::Zeroizing;
 
 use crate::policy::{Placement, Slot};
+use crate::vault::Kind;
 
 use super::headers;
 
@@ -28,6 +29,17 @@ const CREDENTIAL_KEYS: [&str; 9] = [
     "private_token",
     "client_secret",
 ];
+
+/// A password that is shorter occurs in answers by chance.
+const SHORTEST_PASSWORD: usize = 8;
+
+/// What of a credential is not for the guest to see: all of it, how it is rendered, and of a name with a password the password
+/// alone.
+pub(super) fn secrets<'a>(kind: Kind, credential: &'a str, rendered: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+    let password = (kind == Kind::Basic).then(|| credential.split_once(':')).flatten().map(|(_, password)| password);
+    let password = password.filter(|password| password.len() >= SHORTEST_PASSWORD);
+    std::iter::once(credential).chain(rendered).chain(password)
+}
 
 /// Why a credential can't be put on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -189,6 +201,14 @@ mod tests {
         let Request { headers, uri, body } = request;
         drop_own_credentials(headers, uri, placement, &[]).unwrap();
         attach(headers, uri, body, placement, "to/k+en")
+    }
+
+    #[test]
+    fn of_a_name_with_a_password_the_password_alone_is_secret_too() {
+        let of = |kind, credential| secrets(kind, credential, Some("cmVuZGVyZWQ=")).collect::<Vec<_>>();
+        assert_eq!(of(Kind::Basic, "me:open:sesame"), ["me:open:sesame", "cmVuZGVyZWQ=", "open:sesame"]);
+        assert_eq!(of(Kind::Basic, "me:mail"), ["me:mail", "cmVuZGVyZWQ="], "a common word would blot out answers");
+        assert_eq!(of(Kind::StaticBearer, "me:open:sesame").len(), 2);
     }
 
     #[test]

@@ -331,7 +331,7 @@ impl Inner {
         if let Some(spellings) = remembered {
             return spellings;
         }
-        let spellings = Arc::new(Spellings::of(std::iter::once(token).chain(rendered)));
+        let spellings = Arc::new(Spellings::of(attach::secrets(connection.kind, token, rendered)));
         self.state().known.push(Known {
             connection: connection.id,
             generation: connection.generation,
