@@ -436,3 +436,39 @@ fn operator(stage: &Stage) -> String {
         served::json(stage.agent.host.home().folder(), &["token", "create", "--agent", "ops", "--scope", "admin"]);
     made["token"].as_str().unwrap().to_owned()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_read_the_audit_log_in_pages_and_a_receipt_leads_to_its_entry() {
+    let stage = Stage::new().await;
+    let admin = operator(&stage);
+    let ask = async |path: &str| stage.served.api(Method::GET, path, &admin, &Value::Null).await;
+    for _ in 0..4 {
+        assert_eq!(stage.call("remember", json!({}), &[]).await.status, StatusCode::OK);
+    }
+    let call = stage.call("return-text", json!({ "length": 1 }), &[]).await.json();
+
+    let (mut found, mut path) = (Vec::new(), "/v1/audit?limit=2&kind=invoked".to_owned());
+    loop {
+        let page = ask(&path).await.json();
+        found.extend(page["entries"].as_array().unwrap().clone());
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/v1/audit?limit=2&kind=invoked&cursor={cursor}");
+    }
+    let numbers: Vec<_> = found.iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
+    assert!(numbers.len() == 5 && numbers.is_sorted_by(|a, b| a > b), "the latest first, each once: {numbers:?}");
+    assert_eq!(found[0]["tool"], "return-text");
+
+    // The receipt of a call says where its entry stands.
+    let receipt = &call["receipt"];
+    assert_eq!((&receipt["invocation"], &receipt["tool"]), (&call["id"], &json!("return-text")));
+    let entries = ask(&format!("/v1/audit?invocation={}", call["id"].as_str().unwrap())).await.json();
+    assert_eq!((&entries["entries"][0]["file"], &entries["entries"][0]["seq"]), (&receipt["chain"], &receipt["entry"]));
+
+    assert_eq!(ask("/v1/audit?user=nobody").await.json()["entries"], json!([]));
+    assert_eq!(ask("/v1/audit?since=2999-01-01T00:00:00Z").await.json()["entries"], json!([]));
+    assert!(ask("/v1/audit?all=true").await.json()["entries"].as_array().unwrap().len() > 5);
+    for wrong in ["kind=slept", "since=yesterday", "invocation=x", "limit=1000", "colour=red"] {
+        assert_eq!(ask(&format!("/v1/audit?{wrong}")).await.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    assert_eq!(stage.get("/v1/audit").await.status, StatusCode::FORBIDDEN);
+}

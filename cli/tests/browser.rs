@@ -30,6 +30,7 @@ async fn play(script: &str, main: &str, stage: &Stage) {
         "origin": stage.served.origin.origin().ascii_serialization(),
         "provider": stage.provider.origin(),
         "token": stage.token,
+        "tokens": { "bob": served::token(&stage.home(), "bot", "bob", &["connect"]) },
         "pictures": std::env::var("CLAWCOIL_PICTURES").ok(),
         "scenarios": if all { json!(null) } else { json!([main]) },
     });
@@ -69,6 +70,14 @@ async fn lived_in() -> Stage {
     stage.agent.connect_fixed("alice", "openweather", Kind::ApiKey, &[], "a key of the console's tests").await;
     for skill in ["weather", "github-issue", "signed-webhook"] {
         stage.agent.host.registry().add(&skills::component(skill), None).unwrap();
+    }
+    let mail = json!({ "to": ["grace@example.com"], "subject": "Hi", "body": "Hello" });
+    for _ in 0..12 {
+        // Nothing answers where mail goes in these tests: such calls fail, and are shown as failed.
+        let _ = stage.agent.call("alice", "gmail-send", "send", &mail).await;
+    }
+    for (skill, tool) in [("weather", "current"), ("github-issue", "create")] {
+        let _ = stage.agent.call("bob", skill, tool, &json!({})).await;
     }
     stage.propose(wants_more);
     stage

@@ -7,6 +7,9 @@ use clawcoil_tests::Browser;
 use clawcoil_tests::http::{Answer, send};
 use http::{Method, StatusCode, header};
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use served::stage::{Stage, wants_more};
 
 /// All routes with what they ask for; the program's own tests hold it to be whole.
@@ -28,6 +31,31 @@ async fn ask(stage: &Stage, browser: &Browser, method: Method, path: &str, body:
         headers.extend([("content-type", "application/x-www-form-urlencoded"), ("origin", &origin)]);
     }
     send(method, &url, &headers, body.to_owned()).await
+}
+
+/// The head of an answer that goes on for as long as the page is open, and what of it comes until this is in it.
+async fn listen(stage: &Stage, browser: &Browser, until: &str) -> (TcpStream, String) {
+    let url = stage.served.at("/console/events");
+    let address = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let head =
+        format!("GET {} HTTP/1.1\r\nhost: {address}\r\ncookie: {}\r\n\r\n", url.path(), browser.cookies_for(&url));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let said = hear(&mut stream, until).await;
+    (stream, said)
+}
+
+/// What comes until this is in it, or to the end.
+async fn hear(stream: &mut TcpStream, until: &str) -> String {
+    let mut said = String::new();
+    let mut bytes = [0; 4096];
+    while !said.contains(until) {
+        match stream.read(&mut bytes).await.unwrap() {
+            0 => break,
+            read => said.push_str(std::str::from_utf8(&bytes[..read]).unwrap()),
+        }
+    }
+    said
 }
 
 async fn get(stage: &Stage, browser: &Browser, path: &str) -> String {
@@ -52,6 +80,13 @@ async fn each_role_has_the_pages_that_are_for_it_and_no_other() {
         for line in ROUTES.lines().filter(|line| !line.starts_with('#')) {
             let [method, path, access] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
             if access == "open" {
+                continue;
+            }
+            if path == "/console/events" {
+                let (_, said) = listen(&stage, &browser, "\n\n").await;
+                let expected = if who == "nobody" { "HTTP/1.1 303" } else { "HTTP/1.1 200" };
+                assert!(said.starts_with(expected), "{who} {line}: {said}");
+                cells += 1;
                 continue;
             }
             let path = path.replace("{connection}", &alices).replace("{skill}", "gmail-send");
@@ -193,4 +228,37 @@ async fn what_skills_and_providers_bring_stays_text() {
     let all = pages.concat();
     assert!(all.contains("alert(1)") && all.contains("onerror"), "the texts are shown");
     assert!(!all.contains("<script>alert") && !all.contains("<img src=x") && !all.contains('\u{202e}'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_told_of_what_its_reader_may_see_until_they_sign_out() {
+    let stage = Stage::new().await;
+    let (mut alice, bob, operator) =
+        (stage.signed_in(ALICE).await, stage.signed_in(&["--user", "bob"]).await, stage.signed_in(OPERATOR).await);
+    let (mut alices, greeting) = listen(&stage, &alice, "event: hello").await;
+    assert!(greeting.contains("text/event-stream"), "{greeting}");
+    let (mut bobs, _) = listen(&stage, &bob, "event: hello").await;
+    let (mut operators, _) = listen(&stage, &operator, "event: hello").await;
+
+    // An account of alice's: she is told, and so is the operator.
+    stage.agent.connect("alice", "google", &[SEND]).await;
+    let heard = hear(&mut alices, "connections").await;
+    assert!(heard.contains("event: changed"), "{heard}");
+    assert!(hear(&mut operators, "connections").await.contains("event: changed"));
+    // Signing in is of the log, but is none of her calls; a skill that is added is none of hers either.
+    stage.propose(wants_more);
+    assert!(hear(&mut operators, "skills").await.contains("skills"));
+
+    // Bob hears of none of this: the first that he hears is of what is his own.
+    stage.agent.connect("bob", "google", &[SEND]).await;
+    let heard = hear(&mut bobs, "connections").await;
+    assert!(!heard.contains("skills") && !heard.contains("activity"), "{heard}");
+
+    // Whoever signs out is told nothing any more.
+    let page = alice.visit(stage.served.at("/")).await;
+    alice.send(&page, "/sign-out", &[]).await;
+    let rest = hear(&mut alices, "never").await;
+    assert!(!rest.contains("skills") && !rest.contains("activity"), "{rest}");
+    // A user's token is in none of it, nor anybody's name.
+    assert!(!heard.contains("alice"));
 }

@@ -19,6 +19,53 @@ await play({
     await operator.page.getByRole('link', { name: 'gmail-send' }).click();
     await operator.says('never sees a token');
     await operator.looksRightEverywhere('skill');
+    await operator.page.getByRole('link', { name: 'Activity', exact: true }).click();
+    await operator.says('How long calls took');
+    await operator.looksRightEverywhere('activity');
+    await operator.page.getByText('The same as a table').click();
+    await operator.looksRight('activity-table-narrow', { width: 360 });
+  },
+
+  async 'why a skill may and may not'(stage) {
+    const operator = await (await stage.person()).signIn('--operator');
+    await operator.page.getByRole('link', { name: 'Policy', exact: true }).click();
+    await operator.says('Choose a user and a skill');
+    await operator.looksRightEverywhere('policy-empty');
+    await operator.page.getByLabel('User').fill('alice');
+    await operator.page.getByLabel('Skill').selectOption('gmail-send');
+    await operator.page.getByLabel('Address of the request').fill('https://evil.example/');
+    await operator.page.getByRole('button', { name: 'Why?' }).click();
+    await operator.says('Decided by');
+    await operator.says('Granted');
+    await operator.says('Denied');
+    await operator.looksRightEverywhere('policy');
+    await operator.page.getByRole('link', { name: /permissions.toml:\d+/ }).first().click();
+    assert.match(operator.page.url(), /#f0-\d+$/);
+    await operator.looksRight('policy-line');
+  },
+
+  async 'an empty host says what to do'(stage) {
+    const operator = await (await stage.person()).signIn('--operator');
+    await operator.page.goto(`${stage.origin}/connections?user=nobody`);
+    await operator.says('No connection is like that');
+    await operator.looksRight('connections-none');
+  },
+
+  async 'a page follows what happens'(stage) {
+    const bob = await (await stage.person()).signIn('--user', 'bob');
+    await bob.says('Live');
+    await bob.says('asks here');
+    const session = await stage.askFor('bob');
+    await bob.says('asks for your Google account');
+    const other = await (await stage.person()).signIn('--user', 'bob');
+    await other.page.goto(session.url);
+    await other.page.getByRole('button', { name: 'Decline' }).click();
+    await bob.says('asks here');
+    // Whoever signs out is told nothing any more.
+    await other.page.goto(`${stage.origin}/`);
+    await other.says('Live');
+    await bob.page.getByRole('button', { name: 'Sign out' }).click();
+    await bob.says('With a link from the command line');
   },
 
   async 'disconnect'(stage) {

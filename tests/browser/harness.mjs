@@ -2,7 +2,7 @@
 //
 // Settings are one line of JSON on standard input:
 //   { "command": ["clawcoil", "--home", "…"], "origin": "http://127.0.0.1:…", "provider": "http://127.0.0.1:…",
-//     "token": "…", "pictures": "folder or null", "scenarios": ["…"] or null for all }
+//     "token": "…", "tokens": { "bob": "…" }, "pictures": "folder or null", "scenarios": ["…"] or null for all }
 // Each scenario that passes is one line on standard output; the first that does not ends the program with its reason.
 
 import assert from 'node:assert/strict';
@@ -126,10 +126,10 @@ export class Stage {
     return JSON.parse(this.run('console', '--print', '--json', '--url', this.origin, ...who)).url;
   }
 
-  async api(method, path, body) {
+  async api(method, path, body, token = this.token) {
     const answer = await fetch(this.origin + path, {
       method,
-      headers: { authorization: `Bearer ${this.token}`, 'content-type': 'application/json' },
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
       body: body && JSON.stringify(body),
     });
     return { status: answer.status, body: await answer.json() };
@@ -138,6 +138,14 @@ export class Stage {
   /** A connect session for alice. */
   async ask() {
     const { status, body } = await this.api('POST', '/v1/connect-sessions', { provider: 'google', skill: 'gmail-send' });
+    assert.equal(status, 201, JSON.stringify(body));
+    return body;
+  }
+
+  /** The same for somebody else. */
+  async askFor(user) {
+    const wanted = { provider: 'google', skill: 'gmail-send' };
+    const { status, body } = await this.api('POST', '/v1/connect-sessions', wanted, this.tokens[user]);
     assert.equal(status, 201, JSON.stringify(body));
     return body;
   }

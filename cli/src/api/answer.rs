@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::calls::{NewCall, Record, State, outcome_unknown};
 use super::document::{Action, Denial, ProblemDocument};
-use crate::commands::denial_json;
+use crate::commands::{denial_json, receipt_json};
 use crate::exit::action_json;
 use crate::serve::{Kind, Problem};
 
@@ -38,10 +38,49 @@ pub(super) struct InvocationBody {
     actions: Value,
     /// What the skill printed.
     log: String,
+    /// What the call did with whose authority, and where the audit log tells of it. Absent where the skill did not run to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ReceiptBody>)]
+    receipt: Option<Value>,
     /// Why it failed or did not start, where the skill doesn't say it itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ProblemDocument>)]
     problem: Option<Value>,
+}
+
+/// What a call did, short enough to be kept by whoever called.
+///
+/// Together with the audit log it is a proof: the entry of this number in this chain has this hash.
+#[derive(ToSchema)]
+#[schema(as = Receipt)]
+#[expect(dead_code, reason = "it only describes what `receipt_json` writes")]
+struct ReceiptBody {
+    invocation: String,
+    skill: String,
+    /// Which version of the skill.
+    skill_digest: String,
+    tool: String,
+    /// The permissions under which the call began.
+    policy: String,
+    /// Where its requests went.
+    origins: Vec<String>,
+    /// Whose tokens it used, and which.
+    credentials: Vec<UsedCredential>,
+    /// The chain of the audit log.
+    chain: String,
+    /// The number of the call's entry. Absent where the log took none.
+    entry: Option<u64>,
+    /// The hash of that entry.
+    hash: Option<String>,
+}
+
+/// The tokens that a call used.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes what `receipt_json` writes")]
+struct UsedCredential {
+    #[schema(example = "con_0123456789abcdef0123456789abcdef")]
+    connection: String,
+    generation: u64,
 }
 
 /// A call, without what came of it.
@@ -105,7 +144,8 @@ impl InvocationBody {
         let (denials, actions) = (list("denials"), list("actions"));
         let log = answer.remove("log").and_then(|log| log.as_str().map(str::to_owned)).unwrap_or_default();
         let (result, tool_error) = (answer.remove("result"), answer.remove("tool_error"));
-        Self { summary, result, tool_error, denials, actions, log, problem: answer.remove("problem") }
+        let (receipt, problem) = (answer.remove("receipt"), answer.remove("problem"));
+        Self { summary, result, tool_error, denials, actions, log, receipt, problem }
     }
 
     /// The answer to whoever waited for the end: the call, or why there is no result.
@@ -125,11 +165,12 @@ impl InvocationBody {
 
 /// How a call ended, as it is kept.
 pub(super) fn ended(outcome: Outcome) -> (State, Map<String, Value>) {
-    let Outcome { invocation, end, logs, denials, actions, .. } = outcome;
+    let Outcome { invocation, end, logs, denials, actions, receipt, .. } = outcome;
     let mut answer = Map::new();
     answer.insert("denials".to_owned(), denials.iter().map(denial_json).collect());
     answer.insert("actions".to_owned(), actions.iter().map(action_json).collect());
     answer.insert("log".to_owned(), Value::from(logs.text));
+    answer.insert("receipt".to_owned(), receipt_json(&receipt));
     let (state, name, value) = match end {
         End::Value(value) => (State::Succeeded, "result", value),
         End::ToolError(error) => (State::Failed, "tool_error", error),

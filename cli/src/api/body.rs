@@ -49,6 +49,12 @@ pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -
     text.parse().map_err(|error| Problem::new(Kind::Invalid, format!("{error}")))
 }
 
+/// A name after the `?`.
+pub(super) fn filtered<T: std::str::FromStr<Err: std::fmt::Display>>(text: Option<&str>) -> Result<Option<T>, Problem> {
+    let parsed = text.map(|text| text.parse().map_err(|error| Problem::new(Kind::BadRequest, format!("{error}"))));
+    parsed.transpose()
+}
+
 /// A name in the path: what can't be one names nothing.
 pub(super) fn named<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Problem> {
     text.parse().map_err(|error| Problem::new(Kind::NotFound, format!("{error}")))

@@ -8,7 +8,7 @@ use clawcoil::vault::{self, Connection};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::body::{Path, Query, named, parsed};
+use super::body::{Path, Query, filtered, named};
 use super::page::Page;
 use crate::callers::{Refused, Scope};
 use crate::output::texts;
@@ -104,10 +104,10 @@ enum AtProvider {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
     /// Only those of this user.
-    #[param(example = "alice")]
+    #[param(example = "alice", pattern = r"^[A-Za-z0-9][A-Za-z0-9._@:/+\-]{0,127}$")]
     user: Option<String>,
     /// Only those at this provider.
-    #[param(example = "google")]
+    #[param(example = "google", pattern = "^[a-z][a-z0-9-]{0,63}$")]
     provider: Option<String>,
     /// How many entries at most: 1 to 200.
     #[param(minimum = 1, maximum = 200, default = 50)]
@@ -153,8 +153,8 @@ pub(crate) async fn list(
 ) -> Result<Json<Connections>, Problem> {
     let reach = Reach::of(&bearer)?;
     let page = Page::read("connections", which.limit, which.cursor.as_deref())?;
-    let provider = which.provider.as_deref().map(parsed::<ProviderId>).transpose()?;
-    let owner = match (which.user.as_deref().map(parsed::<UserId>).transpose()?, &reach) {
+    let provider = filtered::<ProviderId>(which.provider.as_deref())?;
+    let owner = match (filtered::<UserId>(which.user.as_deref())?, &reach) {
         (None, Reach::All) => None,
         (Some(user), Reach::All) => Some(Owner::User(user)),
         (Some(user), Reach::Own(own)) if user != *own => return Err(Refused::OtherUser.into()),

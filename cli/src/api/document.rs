@@ -41,6 +41,9 @@ pub(super) struct ProblemDocument {
     invocation: Option<String>,
     /// What the skill printed before it failed.
     log: Option<String>,
+    /// What the call did before it failed.
+    #[schema(value_type = Option<Object>)]
+    receipt: Option<Value>,
     /// In how many seconds it is worth trying again.
     retry_after: Option<u64>,
 }
@@ -113,6 +116,7 @@ pub(super) struct Action {
         (name = "connections", description = "Connected accounts"),
         (name = "users", description = "For whom the agent acts"),
         (name = "grants", description = "What the operator allows"),
+        (name = "audit", description = "What happened"),
         (name = "description", description = "This document"),
     ),
     components(schemas(ProblemDocument, Denial, Action)),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::body::{Path, Query, named, parsed};
+use super::body::{Path, Query, filtered, named};
 use super::document::Denial;
 use super::page::Page;
 use crate::callers::Scope;
@@ -179,7 +179,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Granted>, Problem> {
     bearer.authenticated().require(Scope::Admin)?;
     let page = Page::read("grants", which.limit, which.cursor.as_deref())?;
-    let skill = which.skill.as_deref().map(parsed::<SkillName>).transpose()?;
+    let skill = filtered::<SkillName>(which.skill.as_deref())?;
     let policy = app.host.policy();
     let all = policy.permissions().listed().enumerate();
     let wanted = all.filter(|(_, grant)| skill.as_ref().is_none_or(|skill| grant.skill == *skill));

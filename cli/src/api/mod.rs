@@ -4,6 +4,7 @@
 //! what is described can't drift apart.
 
 mod answer;
+mod audit;
 mod body;
 mod calls;
 mod connect_sessions;
@@ -50,5 +51,6 @@ fn described() -> OpenApiRouter<Shared> {
         .routes(routes!(connections::show, connections::disconnect))
         .routes(routes!(users::list))
         .routes(routes!(grants::list))
+        .routes(routes!(audit::list))
         .routes(routes!(document::show))
 }

@@ -30,6 +30,7 @@ use crate::settings::{Settings, SettingsArgs};
 pub(crate) use agent::replace_file;
 pub(crate) use grant::lock_permissions;
 pub(crate) use policy::denial_json;
+pub(crate) use run::receipt_json;
 
 /// Runs untrusted agent skills with your accounts, without handing them your tokens
 #[derive(Debug, Parser)]

@@ -21,6 +21,8 @@ pub(crate) enum Access {
     Open,
     /// Somebody is signed in; what they see is theirs, or they may see everything.
     SignedIn,
+    /// A user: what is only about oneself.
+    User,
     /// An operator or an auditor: what is about everybody.
     Staff,
     /// Whoever may end connections: operators all, users their own, auditors none.
@@ -34,6 +36,7 @@ impl fmt::Display for Access {
         f.write_str(match self {
             Self::Open => "open",
             Self::SignedIn => "signed-in",
+            Self::User => "user",
             Self::Staff => "staff",
             Self::Ending => "ending",
             Self::Operator => "operator",
@@ -48,10 +51,11 @@ impl Role {
             (Access::Open | Access::SignedIn, _)
             | (Access::Staff, Self::Operator | Self::Auditor)
             | (Access::Ending, Self::Operator | Self::User(_))
-            | (Access::Operator, Self::Operator) => true,
-            (Access::Staff | Access::Operator, Self::User(_)) | (Access::Ending | Access::Operator, Self::Auditor) => {
-                false
-            }
+            | (Access::Operator, Self::Operator)
+            | (Access::User, Self::User(_)) => true,
+            (Access::Staff | Access::Operator, Self::User(_))
+            | (Access::Ending | Access::Operator, Self::Auditor)
+            | (Access::User, Self::Operator | Self::Auditor) => false,
         }
     }
 

@@ -93,7 +93,9 @@ impl Row {
             id: connection.id,
             provider: provider_name(app, connection),
             label: connection.account_label.as_deref().map(shown),
-            account: Some(connection.account.to_string()).filter(|account| account != "default"),
+            // An account without a name is told by ours.
+            account: Some(connection.account.to_string())
+                .filter(|account| account != "default" || connection.account_label.is_none()),
             owner: owner(&connection.owner),
             health: Health::of(connection, now),
             last_used: moment(connection.last_used_at),
@@ -201,7 +203,12 @@ pub(super) async fn show(
         Owner::User(user) => format!("--user {user}"),
         Owner::Agent => "--agent".to_owned(),
     };
-    let named = row.account.as_ref().map(|account| format!(" --account {account}")).unwrap_or_default();
+    let named = row
+        .account
+        .as_ref()
+        .filter(|account| *account != "default")
+        .map(|account| format!(" --account {account}"))
+        .unwrap_or_default();
     let title = row.label.clone().unwrap_or_else(|| format!("{} of {}", row.provider, row.owner));
     let one = One {
         page: Page::of(title, &visitor, Place::Connections),

@@ -6,9 +6,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use clawcoil::id::{Owner, ProviderId, UserId};
 
+use super::activity::{Activity, Range, Totals};
 use super::browser::{Role, Visitor};
 use super::connections::{Health, Row};
-use super::moment::Moment;
+use super::moment::{Moment, took};
 use super::page::{self, Page, Place};
 use super::trouble::Trouble;
 use crate::serve::{App, Problem, Shared};
@@ -17,7 +18,10 @@ use crate::serve::{App, Problem, Shared};
 pub(super) async fn show(State(app): State<Shared>, visitor: Visitor) -> Result<Response, Trouble> {
     match &visitor.role {
         Role::User(user) => own(&app, &visitor, user),
-        Role::Operator | Role::Auditor => overview(&app, &visitor),
+        Role::Operator | Role::Auditor => {
+            let totals = Activity::followed(&app).await.totals(Range::Hour, app.host.clock().now());
+            overview(&app, &visitor, totals)
+        }
     }
 }
 
@@ -88,13 +92,17 @@ struct Overview {
     upgrades: usize,
     grants: usize,
     policy: String,
+    /// What happened in the last hour.
+    hour: Totals,
+    /// Half of the calls in it took no longer.
+    half: Option<String>,
     needs: Vec<Need>,
     /// How to get going, until the first account is connected.
     steps: Vec<Step>,
 }
 
 /// How everything is.
-fn overview(app: &App, visitor: &Visitor) -> Result<Response, Trouble> {
+fn overview(app: &App, visitor: &Visitor, hour: Totals) -> Result<Response, Trouble> {
     let host = &app.host;
     let now = host.clock().now();
     let connections = host.vault().connections(None)?;
@@ -109,8 +117,8 @@ fn overview(app: &App, visitor: &Visitor) -> Result<Response, Trouble> {
                 1 => "The permissions have an error; those before stay in force.".to_owned(),
                 many => format!("The permissions have {many} errors; those before stay in force."),
             },
-            link: "/skills".to_owned(),
-            doing: "See",
+            link: "/policy".to_owned(),
+            doing: "See where",
         });
     }
     let upgrades = host.registry().pending_names().map_err(Problem::from)?;
@@ -172,6 +180,8 @@ fn overview(app: &App, visitor: &Visitor) -> Result<Response, Trouble> {
         upgrades: upgrades.len(),
         grants,
         policy: policy.hash().to_string().chars().skip("sha256:".len()).take(12).collect(),
+        half: hour.took(0.5).map(took),
+        hour,
         needs,
         steps,
     };

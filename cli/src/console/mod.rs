@@ -8,16 +8,19 @@
 //! [`Page::render`]; what goes wrong is a [`Trouble`], which becomes a page as well.
 
 mod access;
+mod activity;
 mod assets;
 mod browser;
 mod connect;
 mod connections;
+mod events;
 mod form;
 mod home;
 mod link;
 mod moment;
 mod oidc;
 mod page;
+mod policy;
 mod sign_in;
 mod skills;
 mod trouble;
@@ -34,6 +37,7 @@ use axum::routing::{MethodRouter, get, post};
 use crate::serve::Shared;
 use access::{Access, Gate};
 
+pub(crate) use activity::Activity;
 pub(crate) use browser::{BrowserSession, Role};
 pub(crate) use link::{Link, Links};
 pub(crate) use oidc::{CALLBACK, keep_client_secret};
@@ -87,6 +91,9 @@ fn routes() -> Vec<Route> {
         Route::get(Staff, "/skills/{skill}", skills::show),
         Route::post(Operator, "/skills/{skill}/approve", skills::approve),
         Route::post(Operator, "/skills/{skill}/reject", skills::reject),
+        Route::get(Staff, "/policy", policy::show),
+        Route::get(Staff, "/activity", activity::show),
+        Route::get(SignedIn, "/console/events", events::stream),
     ]
 }
 

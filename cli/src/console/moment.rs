@@ -48,6 +48,20 @@ fn distance(seconds: i64) -> String {
     if seconds > 0 { format!("in {count} {word}") } else { format!("{count} {word} ago") }
 }
 
+/// The time of day of a second since 1970.
+pub(super) fn clock_time(second: i64) -> String {
+    Timestamp::from_second(second).map(|at| at.strftime("%H:%M").to_string()).unwrap_or_default()
+}
+
+/// A length of time, short: `1.2 s`, `340 ms`.
+pub(super) fn took(milliseconds: u64) -> String {
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        1000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+        _ => format!("{} min", milliseconds / 60_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +80,6 @@ mod tests {
         for (seconds, words) in expected {
             assert_eq!(distance(seconds), words);
         }
+        assert_eq!([took(7), took(1250), took(125_000)], ["7 ms", "1.2 s", "2 min"]);
     }
 }

@@ -21,25 +21,35 @@ pub(crate) enum Place {
     Home,
     Connections,
     Skills,
+    Policy,
+    Audit,
+    Activity,
+    Calls,
     /// A page outside of the navigation.
     Elsewhere,
 }
 
 impl Place {
-    const ALL: [Self; 3] = [Self::Home, Self::Connections, Self::Skills];
+    const ALL: [Self; 7] =
+        [Self::Home, Self::Connections, Self::Skills, Self::Policy, Self::Audit, Self::Activity, Self::Calls];
 
     const fn path(self) -> &'static str {
         match self {
             Self::Home | Self::Elsewhere => "/",
             Self::Connections => "/connections",
             Self::Skills => "/skills",
+            Self::Policy => "/policy",
+            Self::Audit => "/audit",
+            Self::Activity => "/activity",
+            Self::Calls => "/calls",
         }
     }
 
     const fn access(self) -> Access {
         match self {
             Self::Home | Self::Elsewhere => Access::SignedIn,
-            Self::Connections | Self::Skills => Access::Staff,
+            Self::Connections | Self::Skills | Self::Policy | Self::Audit | Self::Activity => Access::Staff,
+            Self::Calls => Access::User,
         }
     }
 
@@ -49,6 +59,10 @@ impl Place {
             (Self::Home | Self::Elsewhere, _) => "Overview",
             (Self::Connections, _) => "Connections",
             (Self::Skills, _) => "Skills",
+            (Self::Policy, _) => "Policy",
+            (Self::Audit, _) => "Audit",
+            (Self::Activity, _) => "Activity",
+            (Self::Calls, _) => "My calls",
         }
     }
 }

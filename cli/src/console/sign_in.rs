@@ -119,6 +119,7 @@ pub(super) async fn sign_out(
     _form: Form<Nothing>,
 ) -> Result<Response, Trouble> {
     let gone = BrowserSession::end(&app, &headers).await?;
+    app.activity.listeners.look();
     Ok(([(header::SET_COOKIE, gone)], Redirect::to("/sign-in")).into_response())
 }
 

@@ -17,7 +17,7 @@ use super::browser::Visitor;
 use super::form::Form;
 use super::page::{self, Page, Place};
 use super::trouble::Trouble;
-use super::words::shown;
+use super::words::{Ticked, shown};
 use crate::exit::Failure;
 use crate::serve::{App, Kind, Problem, Shared};
 use crate::upgrades;
@@ -119,14 +119,14 @@ struct Upgrade {
     from: String,
     to: String,
     digest: Digest,
-    more: Vec<String>,
-    less: Vec<String>,
-    words: Vec<String>,
+    more: Vec<Ticked>,
+    less: Vec<Ticked>,
+    words: Vec<Ticked>,
 }
 
 impl Upgrade {
     fn of(pending: &Pending) -> Self {
-        let lines = |needs: &[Need]| needs.iter().map(|need| shown(&need.to_string())).collect();
+        let lines = |needs: &[Need]| needs.iter().map(|need| Ticked::of(&need.to_string())).collect();
         Self {
             from: pending.installed.version.to_string(),
             to: pending.manifest.version.to_string(),
@@ -339,7 +339,7 @@ fn tool(ready: &Ready, tool: &Tool) -> ToolWords {
         .flatten()
         .map(|(name, property)| Argument {
             name: name.clone(),
-            kind: property.get("type").and_then(Value::as_str).unwrap_or("value").to_owned(),
+            kind: kind(property),
             required: required.contains(&name.as_str()),
             words: said.and_then(|said| said.arguments.get(name)).map(|words| shown(words)),
         })
@@ -353,5 +353,44 @@ fn tool(ready: &Ready, tool: &Tool) -> ToolWords {
         arguments,
         input_schema: pretty(schema),
         output_schema: pretty(tool.output_schema()),
+    }
+}
+
+/// What a value is, in a word or two; its whole schema says more.
+fn kind(schema: &Value) -> String {
+    let variants = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(key).and_then(Value::as_array));
+    if let Some(variants) = variants {
+        let mut kinds: Vec<String> = variants.iter().map(kind).filter(|kind| kind != "null").collect();
+        kinds.dedup();
+        return if kinds.len() > 3 { "one of several".to_owned() } else { kinds.join(" or ") };
+    }
+    let named = match schema.get("type") {
+        Some(Value::String(name)) => Some(name.as_str()),
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).find(|name| *name != "null"),
+        _ => None,
+    };
+    match (named, schema.get("items")) {
+        (Some("array"), Some(items)) if items.is_object() => format!("list of {}", kind(items)),
+        (Some("array"), _) => "list".to_owned(),
+        (Some("string"), _) => "text".to_owned(),
+        (Some("boolean"), _) => "yes or no".to_owned(),
+        (Some(other), _) => other.to_owned(),
+        (None, _) => "value".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_an_argument_is_can_be_said_in_a_word_or_two() {
+        let of = |schema: Value| kind(&schema);
+        assert_eq!(of(json!({ "type": "array", "items": { "type": "string" } })), "list of text");
+        assert_eq!(of(json!({ "anyOf": [{ "type": "integer" }, { "type": "null" }] })), "integer");
+        assert_eq!(of(json!({ "type": ["string", "null"] })), "text");
+        assert_eq!(of(json!(true)), "value");
     }
 }

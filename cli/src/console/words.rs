@@ -12,6 +12,58 @@ pub(super) fn shown(text: &str) -> String {
     printable(text)
 }
 
+/// A text in which what stands between backticks is code. It is HTML.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ticked(String);
+
+impl askama::filters::HtmlSafe for Ticked {}
+
+impl Ticked {
+    /// From a text that is not HTML, as it is meant for people at a terminal too.
+    pub(super) fn of(text: &str) -> Self {
+        let text = shown(text);
+        // An odd one out is no code's beginning.
+        let whole = text.matches('`').count().is_multiple_of(2);
+        let mut html = String::with_capacity(text.len());
+        for (number, part) in text.split('`').enumerate() {
+            let (open, close) = match (number % 2, whole) {
+                (1, true) => ("<code>", "</code>"),
+                (0, _) | (_, true) => ("", ""),
+                (_, false) => ("`", ""),
+            };
+            html.push_str(open);
+            html.extend(part.chars().map(|c| escaped(c).map_or_else(|| c.to_string(), str::to_owned)));
+            html.push_str(close);
+        }
+        Self(html)
+    }
+
+    /// The same as a sentence: with a capital at its beginning and a stop at its end.
+    pub(super) fn sentence(text: &str) -> Self {
+        let mut chars = text.chars();
+        let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+        let stop = if text.ends_with(['.', '!', '?', '`']) || text.contains("http") { "" } else { "." };
+        Self::of(&format!("{first}{}{stop}", chars.as_str()))
+    }
+}
+
+impl std::fmt::Display for Ticked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn escaped(c: char) -> Option<&'static str> {
+    match c {
+        '<' => Some("&#60;"),
+        '>' => Some("&#62;"),
+        '&' => Some("&#38;"),
+        '"' => Some("&#34;"),
+        '\'' => Some("&#39;"),
+        _ => None,
+    }
+}
+
 /// A scope and what it means.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ScopeWords {
@@ -96,8 +148,24 @@ fn http_name(method: &axum::http::Method) -> &str {
 #[cfg(test)]
 mod tests {
     use clawcoil::provider::Catalogue;
+    use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn what_stands_between_backticks_is_code_and_nothing_is_html() {
+        assert_eq!(Ticked::of("service `a<b`: x & y").to_string(), "service <code>a&#60;b</code>: x &#38; y");
+        assert_eq!(Ticked::of("odd ` one").to_string(), "odd ` one");
+        assert_eq!(Ticked::sentence("nothing allows it").to_string(), "Nothing allows it.");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_becomes_html_but_the_code_that_is_ours(text in any::<String>()) {
+            let html = Ticked::of(&text).to_string().replace("<code>", "").replace("</code>", "");
+            prop_assert!(!html.contains(['<', '>', '"', '\'']));
+        }
+    }
 
     fn reach(origin: &str, methods: Option<&[&str]>) -> Reach {
         let rule = RequestRule {

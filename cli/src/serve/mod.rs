@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::Calls;
 use crate::callers::Keys;
 use crate::connecting::{Proofs, Sessions};
+use crate::console::Activity;
 
 pub(crate) use auth::{Bearer, USER};
 pub(crate) use config::Config;
@@ -60,6 +61,8 @@ pub(crate) struct App {
     pub(crate) sessions: Sessions,
     /// Calls that outlive their requests.
     pub(crate) calls: Calls,
+    /// What happened lately, for the console.
+    pub(crate) activity: Activity,
     /// Cancelled when the server begins to stop: streams that would never end by themselves end then, and no call begins.
     pub(crate) stopping: CancellationToken,
     /// Cancelled when the time to finish is over: calls that are still running end then.
@@ -87,6 +90,7 @@ impl App {
             changes: Changes::new(),
             sessions: Sessions::new(proofs),
             calls: Calls::new(),
+            activity: Activity::default(),
             stopping: CancellationToken::new(),
             interrupting: CancellationToken::new(),
             under_way: UnderWay::new(),

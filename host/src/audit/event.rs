@@ -1,5 +1,7 @@
 //! One thing that happened.
 
+use std::time::Duration;
+
 use crate::id::{
     ChangeId, ClientName, ConnectionId, CredentialName, Digest, ExplanationId, Generation, InvocationId, ProviderId,
     Scope, ServiceName, SkillName, UserId,
@@ -166,6 +168,8 @@ pub struct Event {
     pub epoch: Option<u64>,
     /// Which change of tokens, so that it is told once.
     pub change: Option<ChangeId>,
+    /// How long it took.
+    pub took: Option<Duration>,
     /// Under this the refusal was explained to the caller.
     pub explanation: Option<ExplanationId>,
     /// Anything else, in words.
@@ -219,6 +223,9 @@ impl Event {
         }
         if let Some(id) = self.change {
             hexed(out, "change", "chg_", id.as_bytes());
+        }
+        if let Some(took) = self.took {
+            number(out, "took_ms", u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         }
         if let Some(id) = self.explanation {
             hexed(out, "explanation", "why_", id.as_bytes());

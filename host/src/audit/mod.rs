@@ -40,7 +40,7 @@ mod witness;
 pub use checkpoint::{BadCheckpoint, Checkpoint};
 pub use event::{Decision, Event, EventKind};
 pub use log::{AuditError, AuditLog, Opening, Position};
-pub use read::{Entries, Entry, Filter, entries, read, tail};
+pub use read::{Entries, Entry, Filter, entries, read, tail, user_tag};
 pub use settings::{Destination, Settings};
 pub use sink::{FileSink, Sink};
 pub use verify::{Fault, FirstBad, Summary, VerifyError, checkpoints, verify, verify_with};

@@ -93,6 +93,8 @@ pub struct Entry {
     pub generation: Option<u64>,
     /// The change of tokens.
     pub change: Option<String>,
+    /// How long it took, in milliseconds.
+    pub took_ms: Option<u64>,
     /// Under this the refusal was explained.
     pub explanation: Option<String>,
     /// Anything else.
@@ -119,6 +121,7 @@ struct Line {
     rule: Option<String>,
     generation: Option<u64>,
     change: Option<String>,
+    took_ms: Option<u64>,
     explanation: Option<String>,
     detail: Option<String>,
 }
@@ -149,6 +152,7 @@ impl Entry {
             rule: line.rule,
             generation: line.generation,
             change: line.change,
+            took_ms: line.took_ms,
             explanation: line.explanation,
             detail: line.detail,
         })
@@ -172,6 +176,11 @@ impl Entry {
         let members = rest.get(values.byte_offset()..)?.strip_prefix(',')?;
         Self::parse(&chain, format!("{{{members}").as_bytes())
     }
+}
+
+/// The tag under which the log has a user.
+pub fn user_tag(key: &Key, user: &UserId) -> String {
+    Keys::new(key).user_tag(user)
 }
 
 /// All entries that the filter lets through, oldest first.

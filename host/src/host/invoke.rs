@@ -1,6 +1,7 @@
 //! One call of a skill, from the caller's words to the answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -9,7 +10,7 @@ use super::receipt::Receipt;
 use super::{Host, Ready};
 use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind, Position};
 use crate::broker::{BrokerError, NeededAction};
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::egress::{self, Calling, Refusals, Touched};
 use crate::id::{Caller, Digest, InvocationId, SkillName};
 use crate::policy::{Denial, Effective, EffectiveLimits};
@@ -156,6 +157,8 @@ struct Entry<'a> {
     tool: &'a str,
     invocation: InvocationId,
     policy_hash: Digest,
+    clock: &'a dyn Clock,
+    began: Duration,
     event: Event,
     written: bool,
 }
@@ -182,7 +185,9 @@ impl<'a> Entry<'a> {
             policy_hash: Some(policy_hash),
             ..Event::new(EventKind::Invoked)
         };
-        Self { audit: &host.audit, acting, ready, tool, invocation, policy_hash, event, written: false }
+        let clock = host.clock.as_ref();
+        let began = clock.monotonic();
+        Self { audit: &host.audit, acting, ready, tool, invocation, policy_hash, clock, began, event, written: false }
     }
 
     /// One entry for each refusal, with the id under which it was explained.
@@ -224,6 +229,7 @@ impl<'a> Entry<'a> {
     fn write(&mut self) -> Option<Position> {
         self.written = true;
         self.acting.sum_up();
+        self.event.took = Some(self.clock.monotonic().saturating_sub(self.began));
         // What the call did can't be undone any more; while the log can't be written, no token is released.
         let written = self.audit.append(&self.event).inspect_err(|error| {
             tracing::error!(error = error as &dyn std::error::Error, "a call is missing in the audit log");

@@ -1,6 +1,8 @@
 //! `cargo xtask prove`: what takes longer than a change should wait for: big counts, and judges that others wrote.
 
+mod api;
 mod browser;
+mod python;
 
 use std::fs;
 
@@ -13,7 +15,7 @@ use crate::{setup, skills};
 /// A part: its name, and what it runs.
 type Part = (&'static str, fn() -> Result<()>);
 
-const PARTS: &[Part] = &[("counts", counts), ("browser", browser::prove)];
+const PARTS: &[Part] = &[("counts", counts), ("browser", browser::prove), ("api", api::prove)];
 
 /// Runs the parts of these names, or all.
 pub(crate) fn prove(names: &[String]) -> Result<()> {

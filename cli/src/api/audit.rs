@@ -1,0 +1,187 @@
+//! The audit log, for operators.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use clawcoil::audit::{self, Entry, Filter};
+use clawcoil::clock::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::body::{Query, filtered};
+use super::page::Page;
+use crate::callers::Scope;
+use crate::serve::{Bearer, Kind, Problem, Shared};
+
+/// Which entries are asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Which {
+    /// Only of this kind.
+    #[param(example = "released")]
+    kind: Option<String>,
+    /// Only what was decided, or ended, so: `allowed`, `denied`, `failed`.
+    #[param(example = "denied")]
+    decision: Option<String>,
+    /// Only about this user.
+    #[param(example = "alice")]
+    user: Option<String>,
+    /// Only of calls by this program.
+    #[param(example = "mail-agent")]
+    client: Option<String>,
+    /// Only of calls with this credential.
+    #[param(example = "tok_4fQx0cL2mVza")]
+    credential: Option<String>,
+    /// Only about this skill.
+    #[param(example = "gmail-send")]
+    skill: Option<String>,
+    /// Only about this service of a skill.
+    #[param(example = "gmail")]
+    service: Option<String>,
+    /// Only about this provider.
+    #[param(example = "google")]
+    provider: Option<String>,
+    /// Only about this connection.
+    #[param(example = "con_0123456789abcdef0123456789abcdef")]
+    connection: Option<String>,
+    /// Only of this call.
+    #[param(example = "inv_0123456789abcdef0123456789abcdef")]
+    invocation: Option<String>,
+    /// Only the decisions behind this refusal.
+    #[param(example = "why_0123456789abcdef0123456789abcdef")]
+    explanation: Option<String>,
+    /// Only from then on.
+    #[param(format = DateTime, example = "2026-11-24T00:00:00Z")]
+    since: Option<String>,
+    /// Only before then.
+    #[param(format = DateTime, example = "2026-11-25T00:00:00Z")]
+    until: Option<String>,
+    /// Also that processes opened the log.
+    #[serde(default)]
+    all: bool,
+    /// How many entries at most: 1 to 200.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
+    /// Where the page begins: `next_cursor` of the page before.
+    #[param(max_length = 1024)]
+    cursor: Option<String>,
+}
+
+/// A page of the audit log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuditEntries {
+    /// The latest first.
+    #[schema(value_type = Vec<AuditEntry>)]
+    entries: Vec<Value>,
+    /// The `cursor` of the next page, if there is one.
+    next_cursor: Option<String>,
+}
+
+/// An entry of the audit log, as it stands there, with the file in which it does.
+///
+/// What an entry has no word for is absent. A user is named by a tag, which only who has the vault can tell.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes `Entry::exported`")]
+struct AuditEntry {
+    /// The chain of entries that it is part of.
+    file: String,
+    /// Its number in the chain.
+    seq: u64,
+    #[schema(format = DateTime)]
+    time: String,
+    /// What happened.
+    #[schema(example = "released")]
+    kind: String,
+    /// How it was decided, or how it ended.
+    #[schema(example = "allowed")]
+    decision: Option<String>,
+    invocation: Option<String>,
+    client: Option<String>,
+    credential: Option<String>,
+    user: Option<String>,
+    skill: Option<String>,
+    tool: Option<String>,
+    service: Option<String>,
+    provider: Option<String>,
+    connection: Option<String>,
+    origin: Option<String>,
+    method: Option<String>,
+    rule: Option<String>,
+    generation: Option<u64>,
+    explanation: Option<String>,
+    detail: Option<String>,
+}
+
+impl Which {
+    fn filter(&self) -> Result<Filter, Problem> {
+        Ok(Filter {
+            user: filtered(self.user.as_deref())?,
+            client: filtered(self.client.as_deref())?,
+            credential: filtered(self.credential.as_deref())?,
+            skill: filtered(self.skill.as_deref())?,
+            service: filtered(self.service.as_deref())?,
+            provider: filtered(self.provider.as_deref())?,
+            kind: filtered(self.kind.as_deref())?,
+            decision: filtered(self.decision.as_deref())?,
+            invocation: filtered(self.invocation.as_deref())?,
+            connection: filtered(self.connection.as_deref())?,
+            explanation: filtered(self.explanation.as_deref())?,
+            since: filtered::<Timestamp>(self.since.as_deref())?,
+            until: filtered::<Timestamp>(self.until.as_deref())?,
+            without_opened: !self.all,
+        })
+    }
+}
+
+/// The audit log
+///
+/// The entries of all processes of this agent, the latest first. `clawcoil audit verify` says whether the log is whole.
+#[utoipa::path(get, path = "/v1/audit", tag = "audit", operation_id = "listAuditEntries", params(Which),
+    security(("bearer" = ["admin"])), responses((status = 200, description = "A page of entries", body = AuditEntries)))]
+pub(crate) async fn list(
+    State(app): State<Shared>,
+    bearer: Bearer,
+    Query(which): Query<Which>,
+) -> Result<Json<AuditEntries>, Problem> {
+    bearer.authenticated().require(Scope::Admin)?;
+    let page = Page::read("audit", which.limit, which.cursor.as_deref())?;
+    let filter = which.filter()?;
+    let read = {
+        let (app, page) = (Arc::clone(&app), page.clone());
+        move || {
+            let entries = audit::entries(&app.host.home().audit(), &app.host.vault().audit_key(), &filter)?;
+            // One more than the page has says that there is another page.
+            let mut latest = BTreeMap::new();
+            for entry in entries {
+                let entry = entry?;
+                let key = key(&entry);
+                if page.is_due(&key) {
+                    latest.insert(key, entry.exported());
+                    if latest.len() > page.limit + 1 {
+                        latest.pop_last();
+                    }
+                }
+            }
+            Ok::<_, std::io::Error>(latest)
+        }
+    };
+    let latest = tokio::task::spawn_blocking(read).await.map_err(|error| Problem::internal(&error))?;
+    let latest = latest.map_err(|error| {
+        tracing::error!(%error, "the audit log can't be read");
+        Problem::new(Kind::Unavailable, "the audit log can't be read; its operator finds the reason in the log")
+    })?;
+    let (entries, next_cursor) = page.cut(latest);
+    let entries = entries.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    Ok(Json(AuditEntries { entries, next_cursor }))
+}
+
+/// Sorts entries as the log does, the latest first.
+fn key(entry: &Entry) -> String {
+    let before = u64::MAX - u64::try_from(entry.time.as_microsecond()).unwrap_or_default();
+    let within = entry.time.subsec_nanosecond().rem_euclid(1_000);
+    format!("{before:020}.{:03}/{}/{:020}", 999 - within, entry.chain, u64::MAX - entry.seq)
+}
