@@ -6,6 +6,7 @@
 pub mod id;
 pub mod secret;
 pub mod clock;
+mod recall;
 pub mod diagnostic;
 pub mod audit;
 pub mod policy;

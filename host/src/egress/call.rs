@@ -298,11 +298,11 @@ impl Inner {
 
     /// What the skill may do at this moment, by the policy of this moment.
     pub(super) fn effective(&self) -> Effective {
-        let policy = self.egress.policy.load_full();
+        let policy = self.egress.policy.load();
         let mut state = self.state();
         if !Arc::ptr_eq(&policy, &state.policy) {
             state.effective = self.egress.effective(&policy, &self.calling);
-            state.policy = policy;
+            state.policy = Arc::clone(&policy);
         }
         state.effective.clone()
     }

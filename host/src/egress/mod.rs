@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use moka::sync::Cache;
+use papaya::Equivalent;
 use tokio::sync::Semaphore;
 
 use crate::audit::AuditLog;
@@ -40,6 +41,7 @@ use crate::id::{Caller, Digest, UserId};
 use crate::net::Net;
 use crate::policy::{Effective, Policy, Rates, Skill};
 use crate::provider::Catalogue;
+use crate::recall::Recall;
 
 pub use call::{Call, Calling, HandleInfo, Refusals, Revealed, Touched};
 pub use credentials::Credentials;
@@ -60,8 +62,22 @@ pub struct Egress {
     audit: Arc<AuditLog>,
     clock: Arc<dyn Clock>,
     rates: Rates,
-    decided: Cache<(Digest, Caller), Arc<Decided>>,
+    decided: Recall<Asked, Arc<Decided>>,
     users: Cache<UserId, Arc<Semaphore>>,
+}
+
+/// About which skill, and for whom, it was decided.
+#[derive(Hash, PartialEq, Eq)]
+struct Asked(Digest, Caller);
+
+/// The same, as it is looked up. Its parts are hashed alike.
+#[derive(Hash)]
+struct Asking<'a>(Digest, &'a Caller);
+
+impl Equivalent<Asked> for Asking<'_> {
+    fn equivalent(&self, asked: &Asked) -> bool {
+        self.0 == asked.0 && *self.1 == asked.1
+    }
 }
 
 /// What a skill may do for a caller, by one policy, as of one moment.
@@ -82,7 +98,7 @@ const USER_IDLE: Duration = Duration::from_mins(10);
 /// How long a decision is good for the next call: a grant that expires is looked at again with each permit in any case.
 const DECIDED_FOR: Duration = Duration::from_secs(1);
 /// So many decisions are kept.
-const MOST_DECIDED: u64 = 4096;
+const MOST_DECIDED: usize = 4096;
 
 impl Egress {
     /// Egress over these parts. A policy that is stored later holds from the next request on, in running calls too.
@@ -103,7 +119,7 @@ impl Egress {
             audit,
             clock,
             rates: Rates::new(),
-            decided: Cache::new(MOST_DECIDED),
+            decided: Recall::new(MOST_DECIDED),
             users,
         }
     }
@@ -116,18 +132,19 @@ impl Egress {
     }
 
     fn effective(&self, policy: &Arc<Policy>, calling: &Calling) -> Effective {
-        let key = (calling.digest, calling.caller.clone());
         let now = self.clock.monotonic();
-        if let Some(known) = self.decided.get(&key)
-            && Arc::ptr_eq(&known.policy, policy)
-            && now.saturating_sub(known.at) < DECIDED_FOR
-        {
-            return known.effective.clone();
+        let asking = Asking(calling.digest, &calling.caller);
+        let good = |known: &Arc<Decided>| {
+            let is_good = Arc::ptr_eq(&known.policy, policy) && now.saturating_sub(known.at) < DECIDED_FOR;
+            is_good.then(|| known.effective.clone())
+        };
+        if let Some(effective) = self.decided.read(&asking, good).flatten() {
+            return effective;
         }
         let skill = Skill { manifest: &calling.manifest, digest: calling.digest };
         let effective = policy.effective(&skill, &calling.caller, self.clock.now());
         let decided = Decided { policy: Arc::clone(policy), at: now, effective: effective.clone() };
-        self.decided.insert(key, Arc::new(decided));
+        self.decided.put(Asked(calling.digest, calling.caller.clone()), Arc::new(decided));
         effective
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
@@ -18,6 +18,7 @@ use crate::identity::{Identity, IdentityError, Recovery, RecoveryKey};
 use crate::net::{Net, NetSettings};
 use crate::policy::{Permissions, Policy};
 use crate::provider::Catalogue;
+use crate::recall::Recall;
 use crate::registry::Registry;
 use crate::runtime::{self, CompileCache, EngineError, Runtime};
 use crate::vault::{Vault, VaultError};
@@ -326,7 +327,7 @@ impl HostBuilder {
             audit,
             registry,
             clock,
-            ready: Mutex::default(),
+            ready: Recall::new(super::MOST_READY),
         })
     }
 }

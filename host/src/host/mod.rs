@@ -22,8 +22,9 @@ mod invoke;
 mod learn;
 mod receipt;
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -38,6 +39,7 @@ use crate::id::{Caller, Digest, SkillName};
 use crate::net::{AddressRules, Endpoint, FetchLimits, Net, NetError};
 use crate::policy::{Comparison, Effective, Manifest, Permissions, Policy, Reach, Side, Skill};
 use crate::provider::Catalogue;
+use crate::recall::Recall;
 use crate::registry::{Registry, Stamp};
 use crate::runtime::{Component, Runtime};
 use crate::vault::Vault;
@@ -65,14 +67,25 @@ pub struct Host {
     audit: Arc<AuditLog>,
     registry: Registry,
     clock: Arc<dyn Clock>,
-    ready: Mutex<HashMap<SkillName, KnownSkill>>,
+    ready: Recall<SkillName, Arc<KnownSkill>>,
 }
 
 struct KnownSkill {
     stamp: Stamp,
-    looked_at: Duration,
+    /// When its files were looked at last, in milliseconds of the clock.
+    looked_at: AtomicU64,
     ready: Arc<Ready>,
 }
+
+impl KnownSkill {
+    fn was_looked_at(&self, now: Duration) -> bool {
+        let looked_at = Duration::from_millis(self.looked_at.load(Ordering::Relaxed));
+        now.saturating_sub(looked_at) < LOOK_AGAIN
+    }
+}
+
+/// So many skills are kept compiled.
+const MOST_READY: usize = 1024;
 
 /// How long the files of a skill are taken for unchanged.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -246,26 +259,24 @@ impl Host {
     /// second.
     pub async fn ready(&self, name: &SkillName) -> Result<Arc<Ready>, InvokeError> {
         let now = self.clock.monotonic();
-        {
-            let ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = ready.get(name).filter(|known| now.saturating_sub(known.looked_at) < LOOK_AGAIN) {
-                return Ok(Arc::clone(&known.ready));
-            }
+        let fresh = |known: &Arc<KnownSkill>| known.was_looked_at(now).then(|| Arc::clone(&known.ready));
+        if let Some(ready) = self.ready.read(name, fresh).flatten() {
+            return Ok(ready);
         }
+        let looked_at = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let stamp = self.registry.stamp(name);
-        if let Some(stamp) = stamp {
-            let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = ready.get_mut(name).filter(|known| known.stamp == stamp) {
-                known.looked_at = now;
-                return Ok(Arc::clone(&known.ready));
-            }
+        if let (Some(stamp), Some(known)) = (stamp, self.ready.get(name))
+            && known.stamp == stamp
+        {
+            known.looked_at.store(looked_at, Ordering::Relaxed);
+            return Ok(Arc::clone(&known.ready));
         }
         let skill = self.registry.get(name)?;
         let component = self.runtime.compile(skill.component).await?;
         let ready = Arc::new(Ready { manifest: Arc::new(skill.manifest), digest: skill.digest, component });
         if let Some(stamp) = stamp {
-            let known = KnownSkill { stamp, looked_at: now, ready: Arc::clone(&ready) };
-            self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), known);
+            let known = KnownSkill { stamp, looked_at: AtomicU64::new(looked_at), ready: Arc::clone(&ready) };
+            self.ready.put(name.clone(), Arc::new(known));
         }
         Ok(ready)
     }

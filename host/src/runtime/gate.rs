@@ -1,11 +1,10 @@
 //! How many calls one user may have at once, and how many may wait.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 use crate::id::UserId;
 
@@ -57,61 +56,73 @@ impl Busy {
 #[derive(Debug)]
 pub(super) struct Gate {
     settings: GateSettings,
-    users: Arc<Users>,
+    users: papaya::HashMap<UserId, Arc<Places>>,
+    /// When so many users are known, those without calls are forgotten.
+    tidy_at: AtomicUsize,
 }
 
-type Users = Mutex<HashMap<UserId, Arc<Places>>>;
+/// So many users may be known, whether they have calls or not.
+const TIDY_AT: usize = 1024;
 
+/// The places of one user. Closed when they are forgotten.
 #[derive(Debug)]
 struct Places {
-    free: Arc<Semaphore>,
+    free: Semaphore,
     waiting: AtomicUsize,
 }
 
 /// A call's place. It is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    /// Absent only while it is being dropped.
-    permit: Option<OwnedSemaphorePermit>,
-    places: Arc<Places>,
-    user: UserId,
-    users: Arc<Users>,
-}
+pub(super) struct Place(Arc<Places>);
 
 impl Gate {
     pub(super) fn new(settings: GateSettings) -> Self {
-        Self { settings, users: Arc::default() }
+        Self { settings, users: papaya::HashMap::new(), tidy_at: AtomicUsize::new(TIDY_AT) }
     }
 
     /// A place for a call of this user, at once or after waiting.
     pub(super) async fn enter(&self, user: &UserId) -> Result<Place, Busy> {
-        let places = {
-            let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(places) = users.get(user) {
-                Arc::clone(places)
-            } else {
-                let free = Arc::new(Semaphore::new(self.settings.calls_per_user));
-                let places = Arc::new(Places { free, waiting: AtomicUsize::new(0) });
-                users.insert(user.clone(), Arc::clone(&places));
-                places
+        let places = loop {
+            let places = self.places(user);
+            match places.free.try_acquire().map(SemaphorePermit::forget) {
+                Ok(()) => return Ok(Place(places)),
+                Err(TryAcquireError::NoPermits) => break places,
+                // Forgotten in this moment.
+                Err(TryAcquireError::Closed) => {}
             }
         };
-        // Made first, so that the user's entry is cleared whatever happens below.
-        let mut place =
-            Place { permit: None, places: Arc::clone(&places), user: user.clone(), users: Arc::clone(&self.users) };
-        if let Ok(permit) = Arc::clone(&places.free).try_acquire_owned() {
-            place.permit = Some(permit);
-            return Ok(place);
-        }
         let _waiting = Waiting::join(&places, self.settings.queue_per_user).ok_or(Busy::new(BusyWith::User))?;
-        let permit = tokio::time::timeout(self.settings.longest_wait, Arc::clone(&places.free).acquire_owned()).await;
-        match permit {
+        match tokio::time::timeout(self.settings.longest_wait, places.free.acquire()).await {
             Ok(Ok(permit)) => {
-                place.permit = Some(permit);
-                Ok(place)
+                permit.forget();
+                Ok(Place(Arc::clone(&places)))
             }
             _ => Err(Busy::new(BusyWith::User)),
         }
+    }
+
+    fn places(&self, user: &UserId) -> Arc<Places> {
+        let users = self.users.pin();
+        if let Some(places) = users.get(user).filter(|places| !places.free.is_closed()) {
+            return Arc::clone(places);
+        }
+        if users.len() >= self.tidy_at.load(Ordering::Relaxed) {
+            users.retain(|_, places| !self.closed(places));
+            // Not again before it is worth the walk.
+            self.tidy_at.store(TIDY_AT.max(2 * users.len()), Ordering::Relaxed);
+        }
+        let new = || Places { free: Semaphore::new(self.settings.calls_per_user), waiting: AtomicUsize::new(0) };
+        Arc::clone(users.get_or_insert_with(user.clone(), || Arc::new(new())))
+    }
+
+    /// Closes the places of a user without calls. Whoever took a share of them just now finds them closed.
+    fn closed(&self, places: &Places) -> bool {
+        let all = u32::try_from(self.settings.calls_per_user).unwrap_or(u32::MAX);
+        let idle = places.free.try_acquire_many(all).map(SemaphorePermit::forget).is_ok();
+        if idle {
+            places.free.close();
+        }
+        places.free.is_closed()
     }
 }
 
@@ -133,12 +144,7 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        drop(self.permit.take());
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's own and this one: nobody else has or waits for a place, and nobody can while the lock is held.
-        if Arc::strong_count(&self.places) == 2 {
-            users.remove(&self.user);
-        }
+        self.0.free.add_permits(1);
     }
 }
 
@@ -179,7 +185,33 @@ mod tests {
         assert!(gate.enter(&ann).await.is_err());
         drop(running);
         drop(waiting.await.unwrap().unwrap());
-        assert!(gate.users.lock().unwrap().is_empty(), "nothing is kept of a user without calls");
+        let _again = gate.enter(&ann).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn of_many_users_those_without_calls_are_forgotten_and_the_others_keep_their_bound() {
+        let gate = gate(1, 0);
+        let ann: UserId = "ann".parse().unwrap();
+        let running = gate.enter(&ann).await.unwrap();
+        for number in 0..3 * TIDY_AT {
+            drop(gate.enter(&format!("user{number}").parse().unwrap()).await.unwrap());
+            assert!(gate.users.len() <= TIDY_AT);
+        }
+        assert!(gate.enter(&ann).await.is_err(), "the place that is taken was forgotten");
+        drop(running);
+        let _again = gate.enter(&ann).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn whoever_finds_forgotten_places_gets_new_ones() {
+        let gate = gate(1, 0);
+        let ann: UserId = "ann".parse().unwrap();
+        drop(gate.enter(&ann).await.unwrap());
+        let forgotten = gate.places(&ann);
+        assert!(gate.closed(&forgotten));
+        gate.users.pin().remove(&ann);
+        let _new = gate.enter(&ann).await.unwrap();
+        assert!(forgotten.free.try_acquire().is_err());
     }
 
     #[tokio::test]
@@ -188,8 +220,8 @@ mod tests {
         let ann: UserId = "ann".parse().unwrap();
         let running = gate.enter(&ann).await.unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(1), gate.enter(&ann)).await.is_err());
-        assert_eq!(running.places.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(running.0.waiting.load(Ordering::Relaxed), 0);
         drop(running);
-        assert!(gate.users.lock().unwrap().is_empty());
+        let _again = gate.enter(&ann).await.unwrap();
     }
 }

@@ -289,7 +289,8 @@ impl Vault {
     fn held(&self, owner: &Owner) -> Result<Arc<Held>, VaultError> {
         // Taken before the rows are read: a commit in between makes the stamp too old, never too new.
         let stamp = self.store.stamp();
-        if let Some(held) = self.held.get(owner).filter(|held| stamp.is_some() && held.stamp == stamp) {
+        let current = |held: &Arc<Held>| (stamp.is_some() && held.stamp == stamp).then(|| Arc::clone(held));
+        if let Some(held) = self.held.read(owner, current).flatten() {
             return Ok(held);
         }
         let rows = self.store.connections(Some(owner))?;
@@ -302,7 +303,7 @@ impl Vault {
             })
             .collect();
         let held = Arc::new(Held { stamp, rows });
-        self.held.insert(owner.clone(), Arc::clone(&held));
+        self.held.put(owner.clone(), Arc::clone(&held));
         Ok(held)
     }
 

@@ -15,10 +15,11 @@ use super::keyring::{Keyring, Root};
 use crate::clock::{Clock, random};
 use crate::id::{AgentId, ChangeId, ConnectionId, Owner, UserId, VaultId};
 use crate::identity::{Recovery, RecoveryError, RecoveryKey, Seal};
+use crate::recall::Recall;
 use crate::secret::Key;
 
 /// Owners whose rows are kept at hand, as ciphertext.
-const OWNERS: u64 = 16_384;
+const OWNERS: usize = 16_384;
 
 /// An agent's vault, open. It can be shared between threads; other processes may have the same vault open.
 ///
@@ -32,7 +33,7 @@ pub struct Vault {
     pub(super) clock: Arc<dyn Clock>,
     /// Names this process in leases.
     pub(super) lessee: [u8; 16],
-    pub(super) held: Cache<Owner, Arc<Held>>,
+    pub(super) held: Recall<Owner, Arc<Held>>,
     pub(super) uses: Cache<ConnectionId, Use>,
     /// Changes that the audit log tells of, and whose rows are still there.
     pub(super) telling: tokio::sync::Mutex<HashSet<ChangeId>>,
@@ -148,8 +149,8 @@ impl Vault {
             store,
             lessee: random(&*clock),
             clock,
-            held: Cache::new(OWNERS),
-            uses: Cache::new(OWNERS),
+            held: Recall::new(OWNERS),
+            uses: Cache::new(OWNERS as u64),
             telling: tokio::sync::Mutex::default(),
         })
     }
