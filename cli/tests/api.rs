@@ -151,6 +151,7 @@ async fn a_call_that_is_not_waited_for_is_asked_for_later() {
         let answer = stage.call(tool, input, &[ASYNC]).await;
         let ended = stage.ended(&self::id(&answer)).await;
         assert_eq!((&ended["state"], &ended["problem"]["type"]), (&json!("failed"), &json!(kind)), "{tool}: {ended}");
+        assert_eq!(ended["problem"]["invocation"], ended["id"]);
     }
 
     // They are listed, the latest first, in pages.

@@ -47,7 +47,8 @@ pub(super) struct NewCall {
 
 /// A call that has its place among those that are kept.
 pub(super) struct Kept {
-    pub(super) id: InvocationId,
+    /// As it began.
+    pub(super) record: Record,
     /// Cancelled when the call has ended.
     pub(super) done: CancellationToken,
     /// Its answer, once it has ended, also where that is too large to be kept.
@@ -111,7 +112,7 @@ impl Calls {
                 return Err(problem);
             }
         };
-        let kept = Kept { id, done: place.done.clone(), answer: Arc::default() };
+        let kept = Kept { record: record.clone(), done: place.done.clone(), answer: Arc::default() };
         let working = app.under_way.begin();
         let running = Call {
             app: Arc::clone(app),
@@ -322,7 +323,10 @@ impl Call {
         let (state, answer) = match called {
             None => (State::Cancelled, answer::problem(&self.cancelled())),
             Some(Came::Ended(outcome)) => answer::ended(*outcome),
-            Some(Came::TimedOut(problem) | Came::NotRun(problem)) => (State::Failed, answer::problem(&problem)),
+            Some(Came::TimedOut(problem) | Came::NotRun(problem)) => {
+                let problem = problem.with("invocation", Value::from(self.record.id()));
+                (State::Failed, answer::problem(&problem))
+            }
         };
         let store = Store(app.host.vault());
         let bytes = serde_json::to_string(&answer).map_or(usize::MAX, |text| text.len());
