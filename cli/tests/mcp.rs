@@ -342,9 +342,34 @@ async fn a_session_is_of_no_use_to_anyone_but_its_caller() {
         assert_eq!(raw(&stage, method.clone(), &headers, body).await.status, StatusCode::NOT_FOUND, "{method}");
     }
     let headers = [("authorization", alice.as_str()), ("mcp-session-id", &session)];
+    // What is not found in a request that stands alone says nothing of the session.
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": NEWEST, "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": { "name": "tests", "version": "1" },
+    });
+    let nothing = json!({ "jsonrpc": "2.0", "id": 3, "method": "no/such", "params": { "_meta": meta } });
+    let newest = [&headers[..], &[("mcp-protocol-version", NEWEST), ("mcp-method", "no/such")]].concat();
+    assert_eq!(raw(&stage, Method::POST, &newest, &nothing).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(raw(&stage, Method::POST, &headers, &list).await.status, StatusCode::OK, "it is still there");
     let ended = raw(&stage, Method::DELETE, &headers, &Value::Null).await;
     assert!(ended.status.is_success(), "{}", ended.status);
     assert_eq!(raw(&stage, Method::POST, &headers, &list).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_says_is_kept_and_repeated_within_bounds() {
+    let stage = Stage::new().await;
+    let alice = format!("Bearer {}", stage.token);
+    let mut hello = initialize();
+    hello["params"]["clientInfo"]["name"] = "x".repeat(1 << 20).into();
+    let refused = raw(&stage, Method::POST, &[("authorization", &alice)], &hello).await;
+    assert!(refused.text().contains("-32602") && refused.text().contains("16 KiB"), "{}", refused.text());
+
+    let mut client = Client::http(&stage, &stage.token, OLDER, None);
+    client.tell(&json!({ "call": "x".repeat(1 << 20), "arguments": {} }));
+    let failed = client.hear();
+    assert_eq!(failed["code"], -32602);
+    assert!(failed["failed"].as_str().unwrap().len() < 200, "{failed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
