@@ -1,5 +1,6 @@
-//! The Model Context Protocol, as an agent meets it: the official client, over stdio and HTTP, in both of its revisions.
+//! The Model Context Protocol, as an agent meets it: an official client, over stdio and HTTP, in both of its revisions.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "which client speaks is said by the environment")]
 
 mod served;
 
@@ -19,7 +20,19 @@ const MAIL: &str = "gmail-send_send";
 const NEWEST: &str = "2026-07-28";
 const OLDER: &str = "2025-11-25";
 
-/// The official client in a process of its own.
+/// The official client for TypeScript, or the one that `cargo xtask prove mcp` names: a list of words, as JSON.
+fn official_client() -> Command {
+    let named = std::env::var("CLAWCOIL_MCP_CLIENT").ok();
+    let words: Vec<String> = named.map_or_else(
+        || ["node", "tests/node/mcp-client.mjs"].map(str::to_owned).into(),
+        |words| serde_json::from_str(&words).unwrap(),
+    );
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// An official client in a process of its own.
 struct Client {
     process: Child,
     input: ChildStdin,
@@ -29,9 +42,8 @@ struct Client {
 impl Client {
     /// Starts it; the first thing that it says is that it is connected, or refused.
     fn start(settings: &Value) -> (Self, Value) {
-        let folder = skills::root().join("tests/node");
-        let mut command = Command::new("node");
-        command.arg("mcp-client.mjs").current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command = official_client();
+        command.current_dir(skills::root()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.env_remove("RUST_LOG").stderr(Stdio::null()).spawn().unwrap();
         let input = process.stdin.take().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
