@@ -4,6 +4,8 @@ mod agent;
 mod api;
 mod browser;
 mod conformance;
+mod contract;
+mod first;
 mod judges;
 mod mcp;
 mod python;
@@ -19,7 +21,14 @@ use crate::{setup, skills};
 /// A part: its name, and what it runs.
 type Part = (&'static str, fn() -> Result<()>);
 
-const PARTS: &[Part] = &[("counts", counts), ("browser", browser::prove), ("api", api::prove), ("mcp", mcp::prove)];
+const PARTS: &[Part] = &[
+    ("counts", counts),
+    ("browser", browser::prove),
+    ("api", api::prove),
+    ("mcp", mcp::prove),
+    ("first", first::prove),
+    ("contract", contract::prove),
+];
 
 /// Runs the parts of these names, or all.
 pub(crate) fn prove(names: &[String]) -> Result<()> {
