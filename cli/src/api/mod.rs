@@ -64,19 +64,25 @@ mod tests {
     use clawcoil::host::{Home, Host, init};
     use clawcoil::identity::Recovery;
 
-    use crate::serve::{self, App, Config, Origins};
+    use crate::serve::{self, App, Config, Origins, Shared};
 
     /// The tests of the whole server read the same list.
     const CHECKED_IN: &str = include_str!("../../tests/served/routes.txt");
 
-    #[tokio::test]
-    async fn each_address_that_is_served_stands_in_the_list_that_tests_read() {
+    /// A server's state, over a new agent in this folder.
+    pub(super) async fn app() -> (tempfile::TempDir, Shared) {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home"));
         init(&home, &Recovery::none(), Arc::new(SystemClock::new())).await.unwrap();
         let host = Arc::new(Host::builder(home).open().await.unwrap());
         let origins = Origins::new("http://127.0.0.1:8418".parse().unwrap(), []);
-        let router = serve::router(Arc::new(App::new(host, origins, Config::default())));
+        (folder, Arc::new(App::new(host, origins, Config::default())))
+    }
+
+    #[tokio::test]
+    async fn each_address_that_is_served_stands_in_the_list_that_tests_read() {
+        let (_folder, app) = app().await;
+        let router = serve::router(app);
         // A router tells of its routes in no other way.
         let told = format!("{router:?}");
         let quoted = told.split('"').skip(1).step_by(2);

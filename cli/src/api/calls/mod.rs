@@ -409,3 +409,49 @@ pub(super) fn outcome_unknown(id: &str) -> Problem {
                   log, before you call again with a new key";
     Problem::new(Kind::OutcomeUnknown, detail).with("invocation", Value::from(id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call of this caller that has ended, as if its answer were this large.
+    async fn kept(app: &App, caller: &Caller, keyed: bool, age: i64, bytes: usize) -> Record {
+        let now = app.host.clock().now().saturating_sub(Duration::from_secs(age.unsigned_abs())).unwrap();
+        let mut record = Record::new(app.host.new_invocation(), caller, ("skill", None), keyed, "none", now);
+        let store = Store(app.host.vault());
+        store.begin(&record, caller).await.unwrap();
+        record.ended(State::Succeeded, now, 2);
+        record.bytes = bytes;
+        store.end(&record, caller, &Map::new()).await.unwrap();
+        record
+    }
+
+    #[tokio::test]
+    async fn the_oldest_answers_make_room_unless_a_key_holds_them() {
+        let (_folder, app) = super::super::tests::app().await;
+        let caller = |user: &str| Caller::new("bot".parse().unwrap(), user.parse().unwrap());
+        let (alice, bob) = (caller("alice"), caller("bob"));
+        let size = MOST_BYTES / 4;
+        let held = kept(&app, &alice, true, 50, size).await;
+        let oldest = kept(&app, &alice, false, 40, size).await;
+        let younger = kept(&app, &alice, false, 30, size).await;
+        make_room(&app, &alice).await.unwrap();
+        let there = |record: &Record, caller: &Caller| app.calls.find(&app, caller, record.id()).unwrap().is_some();
+        assert!(there(&held, &alice) && there(&oldest, &alice) && there(&younger, &alice), "there is room");
+
+        kept(&app, &bob, false, 60, size).await;
+        kept(&app, &alice, true, 20, size).await;
+        make_room(&app, &alice).await.unwrap();
+        assert!(!there(&oldest, &alice) && there(&held, &alice) && there(&younger, &alice));
+        assert!(Calls::answer(&app, &oldest).unwrap().is_none());
+
+        // What keys hold stays until it expires.
+        kept(&app, &alice, true, 10, size).await;
+        kept(&app, &alice, true, 5, size).await;
+        let refused = make_room(&app, &alice).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::TooMany);
+        let wait = refused.to_json()["retry_after"].as_u64().unwrap();
+        assert!((86_340..=86_350).contains(&wait), "until the oldest is forgotten: {wait}");
+        make_room(&app, &bob).await.unwrap();
+    }
+}
