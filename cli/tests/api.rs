@@ -7,6 +7,7 @@ use clawcoil::audit::{self, Filter};
 use clawcoil_tests::http::{Answer, send};
 use clawcoil_tests::{GuestAgent, skills};
 use http::{Method, StatusCode, header};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use served::{Served, token};
@@ -151,6 +152,7 @@ async fn a_call_that_is_not_waited_for_is_asked_for_later() {
         let answer = stage.call(tool, input, &[ASYNC]).await;
         let ended = stage.ended(&self::id(&answer)).await;
         assert_eq!((&ended["state"], &ended["problem"]["type"]), (&json!("failed"), &json!(kind)), "{tool}: {ended}");
+        assert_eq!(ended["problem"]["invocation"], ended["id"]);
     }
 
     // They are listed, the latest first, in pages.
@@ -170,7 +172,10 @@ async fn a_call_that_is_not_waited_for_is_asked_for_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_call_ends_in_the_middle_of_a_loop() {
     let stage = Stage::new().await;
-    let id = id(&stage.call("loop-forever", json!({}), &[ASYNC]).await);
+    // By then it loops.
+    let begun = stage.call("loop-forever", json!({}), &[("prefer", "respond-async, wait=1")]).await;
+    assert_eq!(begun.status, StatusCode::ACCEPTED, "{}", begun.text());
+    let id = id(&begun);
     assert_eq!(
         (stage.get(&format!("/v1/invocations/{id}")).await.json()["state"].clone(), stage.calls_in_the_log()),
         (json!("running"), 0)
@@ -333,6 +338,18 @@ async fn a_call_in_whose_middle_the_host_was_killed_is_not_made_again_and_said_t
         stage.served.api(Method::POST, &format!("/v1/invocations/{id}/cancel"), &stage.token, &Value::Null).await;
     assert_eq!(cancelled.json()["state"], "unknown");
     assert_eq!(stage.calls_in_the_log(), 0, "nothing was called again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_nobody_waits_for_ends_before_the_server_does() {
+    let stage = Stage::new().await;
+    let id = id(&stage.call("sleep", json!({ "milliseconds": 1_500 }), &[ASYNC]).await);
+    let Stage { agent, served, token } = stage;
+    served.signal(Signal::TERM);
+    assert!(served.ended().await.success());
+    let served = Served::start(agent.host.home().folder());
+    let stage = Stage { agent, served, token };
+    assert_eq!(stage.ended(&id).await["state"], "succeeded");
 }
 
 #[tokio::test(flavor = "multi_thread")]

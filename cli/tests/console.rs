@@ -10,6 +10,7 @@ use http::{Method, StatusCode, header};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use served::run;
 use served::stage::{Stage, wants_more};
 
 /// All routes with what they ask for; the program's own tests hold it to be whole.
@@ -38,8 +39,11 @@ async fn listen(stage: &Stage, browser: &Browser, until: &str) -> (TcpStream, St
     let url = stage.served.at("/console/events");
     let address = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
     let mut stream = TcpStream::connect(&address).await.unwrap();
-    let head =
-        format!("GET {} HTTP/1.1\r\nhost: {address}\r\ncookie: {}\r\n\r\n", url.path(), browser.cookies_for(&url));
+    let head = format!(
+        "GET {} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncookie: {}\r\n\r\n",
+        url.path(),
+        browser.cookies_for(&url)
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let said = hear(&mut stream, until).await;
     (stream, said)
@@ -261,4 +265,64 @@ async fn a_page_is_told_of_what_its_reader_may_see_until_they_sign_out() {
     assert!(!rest.contains("skills") && !rest.contains("activity"), "{rest}");
     // A user's token is in none of it, nor anybody's name.
     assert!(!heard.contains("alice"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_looked_through_checked_and_taken_along_and_a_user_has_their_own_calls() {
+    let stage = Stage::new().await;
+    stage.agent.connect("alice", "google", &[SEND]).await;
+    stage.agent.connect("bob", "google", &[SEND]).await;
+    let mail = serde_json::json!({ "to": ["grace@example.com"], "subject": "Hi", "body": "Hello" });
+    let alices = stage.agent.call("alice", "gmail-send", "send", &mail).await.unwrap().invocation.to_string();
+    let bobs = stage.agent.call("bob", "gmail-send", "send", &mail).await.unwrap().invocation.to_string();
+
+    let auditor = stage.signed_in(AUDITOR).await;
+    let all = get(&stage, &auditor, "/audit").await;
+    assert!(all.contains(&alices) && all.contains(&bobs) && all.contains("gmail-send.send"), "{all}");
+    let of_alice = get(&stage, &auditor, "/audit?user=alice&kind=invoked").await;
+    assert!(of_alice.contains(&alices) && !of_alice.contains(&bobs), "{of_alice}");
+    assert!(get(&stage, &auditor, "/audit?user=nobody").await.contains("No entry is like that"));
+    let wrong = ask(&stage, &auditor, Method::GET, "/audit?kind=nonsense", "").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    assert!(wrong.text().contains("the log knows no such kind"));
+
+    let receipt = get(&stage, &auditor, &format!("/audit/calls/{alices}")).await;
+    for words in ["Receipt", "https://gmail.googleapis.com", "generation 1", "sha256:", "released"] {
+        assert!(receipt.contains(words), "{words}: {receipt}");
+    }
+    assert!(get(&stage, &auditor, "/audit/verify").await.contains("The log is whole"));
+
+    let exported = ask(&stage, &auditor, Method::GET, "/audit/export?user=alice", "").await;
+    assert_eq!(exported.headers[header::CONTENT_TYPE], "application/x-ndjson");
+    assert!(exported.headers[header::CONTENT_DISPOSITION].to_str().unwrap().starts_with("attachment"));
+    let lines: Vec<serde_json::Value> =
+        exported.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.len() >= 3 && lines.iter().all(|line| line["file"].is_string()), "{lines:?}");
+    let command = run(&stage.home(), &["audit", "export", "--user", "alice"]);
+    assert_eq!(exported.text(), String::from_utf8(command.stdout).unwrap(), "the command says the same");
+
+    let alice = stage.signed_in(ALICE).await;
+    let own = get(&stage, &alice, "/calls").await;
+    assert!(own.contains(&alices) && !own.contains(&bobs), "{own}");
+    assert!(get(&stage, &alice, &format!("/calls/{alices}")).await.contains("https://gmail.googleapis.com"));
+    let foreign = ask(&stage, &alice, Method::GET, &format!("/calls/{bobs}"), "").await;
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_is_told_of_with_the_first_bad_entry() {
+    let stage = Stage::new().await;
+    stage.agent.connect("alice", "google", &[SEND]).await;
+    let operator = stage.signed_in(OPERATOR).await;
+    let folder = stage.agent.host.home().audit();
+    let longest = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap();
+    let text = std::fs::read_to_string(&longest).unwrap();
+    std::fs::write(&longest, text.replacen("\"decision\":\"allowed\"", "\"decision\":\"denied\"", 1)).unwrap();
+    let page = get(&stage, &operator, "/audit/verify").await;
+    assert!(page.contains("not what was written") && page.contains("the entry was changed"), "{page}");
 }

@@ -1,5 +1,6 @@
-//! The Model Context Protocol, as an agent meets it: the official client, over stdio and HTTP, in both of its revisions.
+//! The Model Context Protocol, as an agent meets it: an official client, over stdio and HTTP, in both of its revisions.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "which client speaks is said by the environment")]
 
 mod served;
 
@@ -19,7 +20,19 @@ const MAIL: &str = "gmail-send_send";
 const NEWEST: &str = "2026-07-28";
 const OLDER: &str = "2025-11-25";
 
-/// The official client in a process of its own.
+/// The official client for TypeScript, or the one that `cargo xtask prove mcp` names: a list of words, as JSON.
+fn official_client() -> Command {
+    let named = std::env::var("CLAWCOIL_MCP_CLIENT").ok();
+    let words: Vec<String> = named.map_or_else(
+        || ["node", "tests/node/mcp-client.mjs"].map(str::to_owned).into(),
+        |words| serde_json::from_str(&words).unwrap(),
+    );
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// An official client in a process of its own.
 struct Client {
     process: Child,
     input: ChildStdin,
@@ -29,9 +42,8 @@ struct Client {
 impl Client {
     /// Starts it; the first thing that it says is that it is connected, or refused.
     fn start(settings: &Value) -> (Self, Value) {
-        let folder = skills::root().join("tests/node");
-        let mut command = Command::new("node");
-        command.arg("mcp-client.mjs").current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut command = official_client();
+        command.current_dir(skills::root()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.env_remove("RUST_LOG").stderr(Stdio::null()).spawn().unwrap();
         let input = process.stdin.take().unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
@@ -342,9 +354,34 @@ async fn a_session_is_of_no_use_to_anyone_but_its_caller() {
         assert_eq!(raw(&stage, method.clone(), &headers, body).await.status, StatusCode::NOT_FOUND, "{method}");
     }
     let headers = [("authorization", alice.as_str()), ("mcp-session-id", &session)];
+    // What is not found in a request that stands alone says nothing of the session.
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": NEWEST, "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": { "name": "tests", "version": "1" },
+    });
+    let nothing = json!({ "jsonrpc": "2.0", "id": 3, "method": "no/such", "params": { "_meta": meta } });
+    let newest = [&headers[..], &[("mcp-protocol-version", NEWEST), ("mcp-method", "no/such")]].concat();
+    assert_eq!(raw(&stage, Method::POST, &newest, &nothing).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(raw(&stage, Method::POST, &headers, &list).await.status, StatusCode::OK, "it is still there");
     let ended = raw(&stage, Method::DELETE, &headers, &Value::Null).await;
     assert!(ended.status.is_success(), "{}", ended.status);
     assert_eq!(raw(&stage, Method::POST, &headers, &list).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_says_is_kept_and_repeated_within_bounds() {
+    let stage = Stage::new().await;
+    let alice = format!("Bearer {}", stage.token);
+    let mut hello = initialize();
+    hello["params"]["clientInfo"]["name"] = "x".repeat(1 << 20).into();
+    let refused = raw(&stage, Method::POST, &[("authorization", &alice)], &hello).await;
+    assert!(refused.text().contains("-32602") && refused.text().contains("16 KiB"), "{}", refused.text());
+
+    let mut client = Client::http(&stage, &stage.token, OLDER, None);
+    client.tell(&json!({ "call": "x".repeat(1 << 20), "arguments": {} }));
+    let failed = client.hear();
+    assert_eq!(failed["code"], -32602);
+    assert!(failed["failed"].as_str().unwrap().len() < 200, "{failed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,6 +44,37 @@ await play({
     await operator.looksRight('policy-line');
   },
 
+  async 'the audit log, filtered'(stage) {
+    const auditor = await (await stage.person()).signIn('--auditor');
+    await auditor.page.getByRole('link', { name: 'Audit', exact: true }).click();
+    await auditor.says('invoked');
+    await auditor.looksRightEverywhere('audit');
+    await auditor.page.getByLabel('User').fill('alice');
+    await auditor.page.getByLabel('What happened').selectOption('invoked');
+    await auditor.page.getByRole('button', { name: 'Show' }).click();
+    await auditor.page.waitForURL(/kind=invoked/);
+    const kinds = await auditor.page.locator('tbody th').allInnerTexts();
+    assert(kinds.length > 5 && kinds.every((kind) => kind.includes('invoked')), kinds.join());
+    await auditor.looksRight('audit-filtered');
+    await auditor.page.locator('tbody th a').first().click();
+    await auditor.says('Receipt');
+    await auditor.looksRightEverywhere('receipt');
+    await auditor.page.goto(`${stage.origin}/audit`);
+    await auditor.page.getByRole('link', { name: 'Verify' }).click();
+    await auditor.says('The log is whole');
+    await auditor.looksRightEverywhere('verified');
+    await auditor.page.getByRole('link', { name: 'Back to the log' }).click();
+    const [download] = await Promise.all([
+      auditor.page.waitForEvent('download'),
+      auditor.page.getByRole('link', { name: 'Export' }).click(),
+    ]);
+    assert.match(download.suggestedFilename(), /^audit-.*\.jsonl$/);
+    const alice = await (await stage.person()).signIn('--user', 'alice');
+    await alice.page.getByRole('link', { name: 'My calls' }).click();
+    await alice.says('gmail-send.send');
+    await alice.looksRightEverywhere('my-calls');
+  },
+
   async 'an empty host says what to do'(stage) {
     const operator = await (await stage.person()).signIn('--operator');
     await operator.page.goto(`${stage.origin}/connections?user=nobody`);

@@ -235,3 +235,16 @@ async fn signed_webhook_signs_with_the_revealed_key_and_needs_the_grant_for_it()
     assert_eq!(request["headers"].get("authorization"), None);
     assert_nothing_is_readable_in_the_files_of(&agent);
 }
+
+#[tokio::test]
+async fn dice_need_nothing_of_anybody() {
+    let agent = Agent::new(&server(), &["dice"]).await;
+    let rolled = value(call(&agent, "dice", "roll", &json!({ "count": 20, "sides": 6 })).await);
+    let dice: Vec<u64> = rolled["dice"].as_array().expect("a list").iter().filter_map(Value::as_u64).collect();
+    assert!(dice.len() == 20 && dice.iter().all(|die| (1..=6).contains(die)), "{rolled}");
+    assert_eq!(rolled["total"], dice.iter().sum::<u64>());
+    let End::ToolError(none) = call(&agent, "dice", "roll", &json!({ "count": 0, "sides": 6 })).await else {
+        panic!("no dice were rolled");
+    };
+    assert_eq!(none, "from 1 to 100 dice can be rolled, and not 0");
+}

@@ -10,7 +10,8 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
     setup::wasm_target()?;
     skills::build()?;
     step("the program");
-    run(&mut command("cargo", &["build", "--package", "clawcoil-cli"]))?;
+    // With what the tests use of the libraries, so that they need not be built again for those.
+    run(&mut command("cargo", &["build", "--workspace", "--bin", "clawcoil"]))?;
     step("the demo");
     let skills = skills::collected();
     run(command("target/debug/clawcoil", &["demo", "--skills"]).arg(skills).args(arguments))

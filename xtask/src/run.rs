@@ -12,6 +12,20 @@ pub(crate) fn root() -> PathBuf {
     xtask.parent().unwrap_or(xtask).to_owned()
 }
 
+/// What `cargo run` tells this program of its own package. Build scripts would take it for theirs, and what depends on them would
+/// be built anew each time that cargo is started from here and then by hand.
+const OF_THIS_PACKAGE: [&str; 9] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_MANIFEST_PATH",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+    "CARGO_MANIFEST_LINKS",
+];
+
 /// Says on stderr what starts now.
 pub(crate) fn step(what: &str) {
     eprintln!("== {what}");
@@ -22,6 +36,9 @@ pub(crate) fn command(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     // Where things are built is known, whatever the surroundings say.
     command.args(arguments).current_dir(root()).env_remove("CARGO_TARGET_DIR").env_remove("CARGO_BUILD_TARGET");
+    for variable in OF_THIS_PACKAGE {
+        command.env_remove(variable);
+    }
     command
 }
 

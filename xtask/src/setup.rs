@@ -60,7 +60,8 @@ fn browser() -> Result<()> {
         .context("Chromium, in which the pages are tested, could not be installed")
 }
 
-fn node_packages(folder: &str) -> Result<()> {
+/// The packages of the lock file in this folder of the project. No script of a package is run.
+pub(crate) fn node_packages(folder: &str) -> Result<()> {
     let name = folder;
     let folder = root().join(folder);
     let lock = folder.join("package-lock.json");
@@ -79,6 +80,6 @@ fn node_packages(folder: &str) -> Result<()> {
             "Node.js 20 or newer is needed: the tests run against a certified authorization server written in it (https://nodejs.org)"
         );
     };
-    run(command("npm", &["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder))
+    run(command("npm", &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder))
         .with_context(|| format!("the packages of {name} could not be installed (node {})", version.trim()))
 }

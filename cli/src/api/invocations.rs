@@ -119,13 +119,14 @@ pub(crate) async fn create(
     app.host.ready(&new.skill).await?;
     let (record, answer, replayed) = match app.calls.begin(&app, new, key).await? {
         Begun::New(kept) => {
-            let id = kept.id.to_string();
-            let answer = if preferred.respond_async {
-                tokio::time::timeout(preferred.wait.unwrap_or(Duration::ZERO), kept.ended()).await.unwrap_or_default()
-            } else {
-                kept.ended().await
+            let answer = match preferred {
+                Preferences { respond_async: true, wait: None } => return Ok(accepted(&kept.record)),
+                Preferences { respond_async: true, wait: Some(wait) } => {
+                    tokio::time::timeout(wait, kept.ended()).await.unwrap_or_default()
+                }
+                Preferences { respond_async: false, .. } => kept.ended().await,
             };
-            (find(&app, &caller, &id)?, answer, false)
+            (find(&app, &caller, kept.record.id())?, answer, false)
         }
         Begun::Before(record) => {
             let answer = Calls::answer(&app, &record)?;

@@ -10,6 +10,7 @@
 mod access;
 mod activity;
 mod assets;
+mod audit;
 mod browser;
 mod connect;
 mod connections;
@@ -68,7 +69,7 @@ impl Route {
 
 /// Everything that browsers may ask for, and what it asks of them.
 fn routes() -> Vec<Route> {
-    use Access::{Ending, Open, Operator, SignedIn, Staff};
+    use Access::{Ending, Open, Operator, SignedIn, Staff, User};
     vec![
         Route::get(Open, "/sign-in", sign_in::show),
         Route::get(Open, "/sign-in/provider", oidc::begin),
@@ -92,6 +93,12 @@ fn routes() -> Vec<Route> {
         Route::post(Operator, "/skills/{skill}/approve", skills::approve),
         Route::post(Operator, "/skills/{skill}/reject", skills::reject),
         Route::get(Staff, "/policy", policy::show),
+        Route::get(Staff, "/audit", audit::list),
+        Route::get(Staff, "/audit/verify", audit::verify),
+        Route::get(Staff, "/audit/export", audit::export),
+        Route::get(Staff, "/audit/calls/{invocation}", audit::call),
+        Route::get(User, "/calls", audit::own),
+        Route::get(User, "/calls/{invocation}", audit::own_call),
         Route::get(Staff, "/activity", activity::show),
         Route::get(SignedIn, "/console/events", events::stream),
     ]

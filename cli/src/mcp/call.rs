@@ -17,6 +17,8 @@ use super::tools::{Offered, find};
 
 /// How often a person is asked during one call.
 const MOST_QUESTIONS: usize = 4;
+/// How much of a name that is no tool's is shown, in characters.
+const MOST_SHOWN: usize = 64;
 
 impl Server {
     /// Calls a tool and waits for its end. A client that cancels or goes away ends the skill.
@@ -85,5 +87,7 @@ enum Invoked {
 }
 
 fn no_such_tool(name: &str) -> ErrorData {
-    ErrorData::invalid_params(format!("there is no tool {name:?} for this caller"), None)
+    // What is asked for may be as long as a request.
+    let shown: String = name.chars().take(MOST_SHOWN).collect();
+    ErrorData::invalid_params(format!("there is no tool {shown:?} for this caller"), None)
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts as _, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::header;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use clawcoil::id::Caller;
@@ -51,7 +51,7 @@ pub(crate) fn router(app: &Shared) -> Router<Shared> {
     let mut idle = SessionConfig::default();
     idle.keep_alive = Some(IDLE);
     manager.session_config = idle;
-    let manager = Arc::new(manager);
+    let book = Arc::new(Book::new(manager));
 
     let server = Server::new(Arc::clone(app), Callers::Senders);
     let streams = CancellationToken::new();
@@ -62,8 +62,8 @@ pub(crate) fn router(app: &Shared) -> Router<Shared> {
         .with_json_response(true)
         .with_max_request_body_bytes(MAX_BODY)
         .with_cancellation_token(streams);
-    let service = StreamableHttpService::new(move || Ok(server.clone()), Arc::clone(&manager), config);
-    let gate = Gate { app: Arc::clone(app), book: Arc::new(Book::new(manager)) };
+    let service = StreamableHttpService::new(move || Ok(server.for_another()), Arc::clone(&book), config);
+    let gate = Gate { app: Arc::clone(app), book };
     Router::new().route_service(PATH, service).route_layer(from_fn_with_state(gate, admit)).merge(metadata::router())
 }
 
@@ -92,28 +92,12 @@ async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Respon
         Err(problem) => return problem.into_response(),
     };
     let caller = sender.caller.clone();
-    let named = parts.headers.get(SESSION).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    if let Some(session) = &named
-        && !gate.book.is_of(session, &caller)
-    {
+    let named = parts.headers.get(SESSION).and_then(|value| value.to_str().ok());
+    if named.is_some_and(|session| !gate.book.is_of(session, &caller)) {
         return Problem::new(Kind::NotFound, "this caller has no such session: begin a new one").into_response();
     }
-    let ends = parts.method == Method::DELETE;
     parts.extensions.insert(sender);
-    let response = next.run(Request::from_parts(parts, body)).await;
-    match named {
-        Some(session) => {
-            if ends && response.status().is_success() || response.status() == StatusCode::NOT_FOUND {
-                gate.book.remove(&session);
-            }
-        }
-        None => {
-            if let Some(session) = response.headers().get(SESSION).and_then(|value| value.to_str().ok()) {
-                gate.book.add(session, caller).await;
-            }
-        }
-    }
-    response
+    Book::sent_by(caller, next.run(Request::from_parts(parts, body))).await
 }
 
 /// Who sends this, or what it lacks: where to get a credential, and all scopes at once.

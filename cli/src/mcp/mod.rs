@@ -22,6 +22,7 @@ mod sessions;
 mod state;
 mod stdio;
 mod tools;
+mod waiting;
 
 pub(crate) use http::router;
 pub(crate) use stdio::serve;

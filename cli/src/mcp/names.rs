@@ -24,6 +24,11 @@ pub(super) fn tool_name(skill: &SkillName, tool: &str) -> String {
     format!("{kept}_{}", short_digest(&whole))
 }
 
+/// Whether any tool could be called so.
+pub(super) fn is_name(name: &str) -> bool {
+    name.len() <= LONGEST && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
 /// The skill that a name means, where the name is whole.
 pub(super) fn skill_of(name: &str) -> Option<SkillName> {
     let (skill, _) = name.split_once('_').filter(|_| name.len() < LONGEST)?;
@@ -69,8 +74,7 @@ mod tests {
             for (skill, tool) in tools {
                 let Ok(parsed) = skill.parse::<SkillName>() else { continue };
                 let name = tool_name(&parsed, &tool);
-                prop_assert!(name.len() <= LONGEST);
-                prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
+                prop_assert!(is_name(&name));
                 if name.len() < LONGEST {
                     prop_assert_eq!(skill_of(&name), Some(parsed));
                 } else {

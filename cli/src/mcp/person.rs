@@ -150,7 +150,11 @@ impl Asking<'_> {
         }
         match Way::of(self.context) {
             Way::InResult => Ok(Asked::Answer(self.in_result(&invitations).into())),
-            Way::DuringCall => self.during_call(&invitations, progress).await,
+            Way::DuringCall => match self.server.waiting().begin(&self.sender.caller) {
+                Some(_place) => self.during_call(&invitations, progress).await,
+                // So many calls wait that this one is to be made again.
+                None => Ok(Asked::Answer(self.in_words(actions, &invitations, None).into())),
+            },
             Way::InWords => Ok(Asked::Answer(self.in_words(actions, &invitations, None).into())),
         }
     }
@@ -177,10 +181,12 @@ impl Asking<'_> {
             } else {
                 session.url.clone()
             };
-            let message = format!(
-                "{} needs your {} account. The skill never sees your token.",
-                self.tool.skill, session.provider
-            );
+            let sees = if self.tool.reveals(&session.provider) {
+                "The operator lets this skill see the token."
+            } else {
+                "The skill never sees your token."
+            };
+            let message = format!("{} needs your {} account. {sees}", self.tool.skill, session.provider);
             invitations.push(Invitation { session, url, message });
         }
         Ok(invitations)
@@ -258,7 +264,10 @@ impl Asking<'_> {
     ) -> CallToolResult {
         let mut lines = vec!["A person has to act before this tool can be called; then call it again.".to_owned()];
         for action in actions {
-            let link = invitations.iter().find(|invitation| invitation.session.provider == action.provider);
+            let link = invitations.iter().find(|Invitation { session, .. }| {
+                let account = action.account.as_ref();
+                session.provider == action.provider && account.is_none_or(|account| *account == session.account)
+            });
             lines.push(match link {
                 Some(Invitation { url, .. }) => format!("- {action}. Ask the user to open {url}"),
                 None if self.server.is_local() => format!("- {action}. Ask the user to run: {}", action.command),

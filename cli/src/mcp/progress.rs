@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use clawcoil::clock::Clock;
 use rmcp::RoleServer;
-use rmcp::model::{ProgressNotificationParam, ProgressToken};
+use rmcp::model::{NumberOrString, ProgressNotificationParam, ProgressToken};
 use rmcp::service::{Peer, RequestContext};
 
 /// How often; clients that give up on a silent call do so after a minute and more.
 pub(super) const EVERY: Duration = Duration::from_secs(5);
+
+/// The longest token, in bytes. It is repeated with each message, and messages are kept for a client that may come back.
+const LONGEST_TOKEN: usize = 256;
 
 /// The progress of one call: the seconds that it has taken, with what is going on.
 ///
@@ -23,7 +26,7 @@ pub(super) struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     pub(super) fn of(request: &'a RequestContext<RoleServer>, clock: &'a dyn Clock) -> Self {
-        let token = request.meta.get_progress_token();
+        let token = request.meta.get_progress_token().filter(is_short);
         Self { peer: &request.peer, token, clock, begun: clock.monotonic(), told: -1.0 }
     }
 
@@ -48,5 +51,24 @@ impl<'a> Progress<'a> {
                 _ = tick.tick() => self.tell(what).await,
             }
         }
+    }
+}
+
+fn is_short(token: &ProgressToken) -> bool {
+    match &token.0 {
+        NumberOrString::Number(_) => true,
+        NumberOrString::String(text) => text.len() <= LONGEST_TOKEN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_would_fill_the_memory_is_not_repeated() {
+        let token = |length: usize| ProgressToken(NumberOrString::String("x".repeat(length).into()));
+        assert!(is_short(&token(LONGEST_TOKEN)) && is_short(&ProgressToken(NumberOrString::Number(7))));
+        assert!(!is_short(&token(LONGEST_TOKEN + 1)));
     }
 }

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clawcoil::host::Host;
 use clawcoil::id::Caller;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, Extensions, Implementation, ListToolsResult,
-    PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig, SubscriptionFilter,
+    CacheScope, CallToolRequestParams, CallToolResponse, Extensions, Implementation, InitializeRequestParams,
+    InitializeResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig,
+    SubscriptionFilter,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -17,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::http::Sender;
 use super::tools::{Offered, offered};
+use super::waiting::Waiting;
 use crate::serve::{App, Change, Problem, Shared};
 
 /// The revisions that are spoken, the oldest first.
@@ -30,13 +33,23 @@ needs an account that is not connected says what the person has to do; call it a
 /// Changes that come together are told together; the files of a skill are looked at anew after a tenth of a second.
 const SETTLED: Duration = Duration::from_millis(150);
 
-/// Serves one client or many. Clones share everything.
+/// The longest introduction of a client, in bytes: it is kept as long as its session.
+const LONGEST_HELLO: usize = 16 << 10;
+/// How often it is looked whether a client that is told of changes is still there.
+const STILL_THERE: Duration = Duration::from_mins(1);
+
+/// Serves one client. Clones are the same client's.
 #[derive(Clone)]
-pub(crate) struct Server(Arc<Parts>);
+pub(crate) struct Server {
+    parts: Arc<Parts>,
+    /// It is told of changes already.
+    is_told: Arc<AtomicBool>,
+}
 
 struct Parts {
     app: Shared,
     callers: Callers,
+    waiting: Waiting,
 }
 
 /// How the caller of a request is known.
@@ -49,25 +62,35 @@ pub(super) enum Callers {
 
 impl Server {
     pub(super) fn new(app: Shared, callers: Callers) -> Self {
-        Self(Arc::new(Parts { app, callers }))
+        Self { parts: Arc::new(Parts { app, callers, waiting: Waiting::default() }), is_told: Arc::default() }
+    }
+
+    /// The same for another client.
+    pub(super) fn for_another(&self) -> Self {
+        Self { parts: Arc::clone(&self.parts), is_told: Arc::default() }
+    }
+
+    /// The calls that wait for a person.
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.parts.waiting
     }
 
     pub(super) fn app(&self) -> &App {
-        &self.0.app
+        &self.parts.app
     }
 
     pub(super) fn host(&self) -> &Host {
-        &self.0.app.host
+        &self.parts.app.host
     }
 
     /// Whether the one client is a program of the vault's owner, at whose screen the person sits.
     pub(super) fn is_local(&self) -> bool {
-        matches!(self.0.callers, Callers::Local(_))
+        matches!(self.parts.callers, Callers::Local(_))
     }
 
     /// Who asks.
     pub(super) fn sender(&self, extensions: &Extensions) -> Result<Sender, ErrorData> {
-        match &self.0.callers {
+        match &self.parts.callers {
             Callers::Local(caller) => Ok(Sender { caller: caller.clone(), may_connect: true }),
             Callers::Senders => {
                 let sender =
@@ -89,6 +112,19 @@ impl ServerHandler for Server {
         Cow::Borrowed(VERSIONS)
     }
 
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        if serde_json::to_vec(&request).map_or(true, |text| text.len() > LONGEST_HELLO) {
+            let most = LONGEST_HELLO >> 10;
+            return Err(ErrorData::invalid_params(format!("a client says who it is in at most {most} KiB"), None));
+        }
+        context.peer.set_peer_info(request.clone());
+        self.negotiate_initialize(&request)
+    }
+
     async fn list_tools(
         &self,
         _page: Option<PaginatedRequestParams>,
@@ -106,7 +142,7 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let app = &self.0.app;
+        let app = &self.parts.app;
         let _working = app.under_way.begin();
         if app.stopping.is_cancelled() {
             return Err(internal(&App::ending()));
@@ -124,11 +160,11 @@ impl ServerHandler for Server {
 
     /// The newest revision: a stream of its own for what changes.
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        let mut changes = self.0.app.changes.subscribe();
+        let mut changes = self.parts.app.changes.subscribe();
         loop {
             tokio::select! {
                 () = context.cancelled() => return Ok(()),
-                () = self.0.app.stopping.cancelled() => return Ok(()),
+                () = self.parts.app.stopping.cancelled() => return Ok(()),
                 more = tools_changed(&mut changes) => {
                     if !more {
                         return Ok(());
@@ -143,13 +179,18 @@ impl ServerHandler for Server {
         }
     }
 
-    /// The revisions with a handshake: told to the session.
+    /// The revisions with a handshake: told to the session, once however often the client says that it is ready.
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        let mut changes = self.0.app.changes.subscribe();
+        if self.is_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut changes = self.parts.app.changes.subscribe();
         let peer = context.peer;
         tokio::spawn(async move {
-            while tools_changed(&mut changes).await {
-                if peer.is_transport_closed() || peer.notify_tool_list_changed().await.is_err() {
+            while !peer.is_transport_closed() {
+                // It is not said when a client goes, and changes may not come for days.
+                let Ok(more) = tokio::time::timeout(STILL_THERE, tools_changed(&mut changes)).await else { continue };
+                if !more || peer.notify_tool_list_changed().await.is_err() {
                     break;
                 }
             }

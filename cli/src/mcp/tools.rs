@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use clawcoil::host::{Host, Ready};
-use clawcoil::id::{Caller, SkillName};
+use clawcoil::id::{Caller, ProviderId, SkillName};
 use clawcoil::policy::{Effective, EffectiveService, RequestRule, Use};
 use clawcoil::runtime;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Map, Value, json};
 
-use super::names::{skill_of, tool_name};
+use super::names::{is_name, skill_of, tool_name};
 use crate::serve::Problem;
 
 /// Under which member a result stands that is no object: the protocol's structured content is one.
@@ -50,6 +50,9 @@ pub(super) async fn offered(host: &Host, caller: &Caller) -> Result<Vec<Offered>
 
 /// The tool of this name, if the caller may call it.
 pub(super) async fn find(host: &Host, caller: &Caller, name: &str) -> Result<Option<Offered>, Problem> {
+    if !is_name(name) {
+        return Ok(None);
+    }
     let tools = match skill_of(name) {
         Some(skill) => of_skill(host, caller, &skill).await,
         None => offered(host, caller).await?,
@@ -99,6 +102,11 @@ impl Offered {
             (Structure::Nothing, _) => tool,
             (_, schema) => tool.with_raw_output_schema(Arc::new(schema)),
         }
+    }
+
+    /// Whether the skill may see the tokens of this provider.
+    pub(super) fn reveals(&self, provider: &ProviderId) -> bool {
+        self.effective.granted().any(|service| service.provider == *provider && service.use_ == Use::Reveal)
     }
 
     /// How results become structured content.

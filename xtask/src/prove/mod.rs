@@ -1,7 +1,13 @@
 //! `cargo xtask prove`: what takes longer than a change should wait for: big counts, and judges that others wrote.
 
+mod agent;
 mod api;
 mod browser;
+mod conformance;
+mod contract;
+mod first;
+mod judges;
+mod mcp;
 mod python;
 
 use std::fs;
@@ -15,7 +21,14 @@ use crate::{setup, skills};
 /// A part: its name, and what it runs.
 type Part = (&'static str, fn() -> Result<()>);
 
-const PARTS: &[Part] = &[("counts", counts), ("browser", browser::prove), ("api", api::prove)];
+const PARTS: &[Part] = &[
+    ("counts", counts),
+    ("browser", browser::prove),
+    ("api", api::prove),
+    ("mcp", mcp::prove),
+    ("first", first::prove),
+    ("contract", contract::prove),
+];
 
 /// Runs the parts of these names, or all.
 pub(crate) fn prove(names: &[String]) -> Result<()> {

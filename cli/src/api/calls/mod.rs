@@ -47,7 +47,8 @@ pub(super) struct NewCall {
 
 /// A call that has its place among those that are kept.
 pub(super) struct Kept {
-    pub(super) id: InvocationId,
+    /// As it began.
+    pub(super) record: Record,
     /// Cancelled when the call has ended.
     pub(super) done: CancellationToken,
     /// Its answer, once it has ended, also where that is too large to be kept.
@@ -111,7 +112,7 @@ impl Calls {
                 return Err(problem);
             }
         };
-        let kept = Kept { id, done: place.done.clone(), answer: Arc::default() };
+        let kept = Kept { record: record.clone(), done: place.done.clone(), answer: Arc::default() };
         let working = app.under_way.begin();
         let running = Call {
             app: Arc::clone(app),
@@ -322,7 +323,10 @@ impl Call {
         let (state, answer) = match called {
             None => (State::Cancelled, answer::problem(&self.cancelled())),
             Some(Came::Ended(outcome)) => answer::ended(*outcome),
-            Some(Came::TimedOut(problem) | Came::NotRun(problem)) => (State::Failed, answer::problem(&problem)),
+            Some(Came::TimedOut(problem) | Came::NotRun(problem)) => {
+                let problem = problem.with("invocation", Value::from(self.record.id()));
+                (State::Failed, answer::problem(&problem))
+            }
         };
         let store = Store(app.host.vault());
         let bytes = serde_json::to_string(&answer).map_or(usize::MAX, |text| text.len());
@@ -404,4 +408,50 @@ pub(super) fn outcome_unknown(id: &str) -> Problem {
     let detail = "the host ended while the call ran, and nobody knows what it had done by then: look at the account, or in the audit \
                   log, before you call again with a new key";
     Problem::new(Kind::OutcomeUnknown, detail).with("invocation", Value::from(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call of this caller that has ended, as if its answer were this large.
+    async fn kept(app: &App, caller: &Caller, keyed: bool, age: i64, bytes: usize) -> Record {
+        let now = app.host.clock().now().saturating_sub(Duration::from_secs(age.unsigned_abs())).unwrap();
+        let mut record = Record::new(app.host.new_invocation(), caller, ("skill", None), keyed, "none", now);
+        let store = Store(app.host.vault());
+        store.begin(&record, caller).await.unwrap();
+        record.ended(State::Succeeded, now, 2);
+        record.bytes = bytes;
+        store.end(&record, caller, &Map::new()).await.unwrap();
+        record
+    }
+
+    #[tokio::test]
+    async fn the_oldest_answers_make_room_unless_a_key_holds_them() {
+        let (_folder, app) = super::super::tests::app().await;
+        let caller = |user: &str| Caller::new("bot".parse().unwrap(), user.parse().unwrap());
+        let (alice, bob) = (caller("alice"), caller("bob"));
+        let size = MOST_BYTES / 4;
+        let held = kept(&app, &alice, true, 50, size).await;
+        let oldest = kept(&app, &alice, false, 40, size).await;
+        let younger = kept(&app, &alice, false, 30, size).await;
+        make_room(&app, &alice).await.unwrap();
+        let there = |record: &Record, caller: &Caller| app.calls.find(&app, caller, record.id()).unwrap().is_some();
+        assert!(there(&held, &alice) && there(&oldest, &alice) && there(&younger, &alice), "there is room");
+
+        kept(&app, &bob, false, 60, size).await;
+        kept(&app, &alice, true, 20, size).await;
+        make_room(&app, &alice).await.unwrap();
+        assert!(!there(&oldest, &alice) && there(&held, &alice) && there(&younger, &alice));
+        assert!(Calls::answer(&app, &oldest).unwrap().is_none());
+
+        // What keys hold stays until it expires.
+        kept(&app, &alice, true, 10, size).await;
+        kept(&app, &alice, true, 5, size).await;
+        let refused = make_room(&app, &alice).await.unwrap_err();
+        assert_eq!(refused.kind(), Kind::TooMany);
+        let wait = refused.to_json()["retry_after"].as_u64().unwrap();
+        assert!((86_340..=86_350).contains(&wait), "until the oldest is forgotten: {wait}");
+        make_room(&app, &bob).await.unwrap();
+    }
 }

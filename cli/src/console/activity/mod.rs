@@ -16,6 +16,7 @@ use clawcoil::audit::Entry;
 use clawcoil::clock::Timestamp;
 use tokio::sync::{OnceCell, broadcast};
 
+use super::audit::Readers;
 use super::events::Listeners;
 use crate::serve::{App, Shared};
 use follow::Follower;
@@ -43,6 +44,8 @@ pub(crate) struct Activity {
     started: OnceCell<()>,
     /// The pages that are told.
     pub(super) listeners: Listeners,
+    /// Who may read the whole log.
+    pub(super) readers: Readers,
 }
 
 impl Default for Activity {
@@ -52,6 +55,7 @@ impl Default for Activity {
             heard: broadcast::channel(BACKLOG).0,
             started: OnceCell::new(),
             listeners: Listeners::default(),
+            readers: Readers::default(),
         }
     }
 }
