@@ -111,6 +111,8 @@ const OPEN: &[(&str, &str, i32)] = &[
     ("GET", "/openapi.json",                             200),
     ("GET", "/healthz",                                  200),
     ("GET", "/readyz",                                   200),
+    // Where the host serves this machine alone.
+    ("GET", "/metrics",                                  200),
     ("GET", "/.well-known/oauth-protected-resource",     200),
     ("GET", "/.well-known/oauth-protected-resource/mcp", 200),
     ("GET", "/static/{digest}/{name}",                   404),

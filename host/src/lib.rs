@@ -7,6 +7,7 @@ pub mod id;
 pub mod secret;
 pub mod clock;
 pub mod diagnostic;
+pub mod observe;
 pub mod audit;
 pub mod policy;
 pub mod identity;
