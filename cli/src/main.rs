@@ -7,6 +7,7 @@ mod commands;
 mod connecting;
 mod console;
 mod exit;
+mod logging;
 mod mcp;
 mod output;
 mod sandbox;
@@ -14,7 +15,6 @@ mod serve;
 mod settings;
 mod upgrades;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -52,12 +52,9 @@ fn main() -> ExitCode {
     };
     let settings = cli.settings.resolve();
     let output = Output::new(&settings);
-    if let Some(filter) = &settings.log {
-        let filter = tracing_subscriber::EnvFilter::new(filter);
-        // What can't be logged because nobody reads it any more is no reason to fail.
-        let lines = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
-        let colors = settings.color && std::io::stderr().is_terminal();
-        lines.with_ansi(colors).with_writer(std::io::stderr).init();
+    // A server begins by itself, when it knows where traces go.
+    if !matches!(cli.command, Command::Serve(_)) {
+        logging::start(&settings, None, None);
     }
     let done = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::error(format!("the program can't start its threads: {error}")))

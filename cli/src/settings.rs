@@ -8,6 +8,8 @@ use clap::Args;
 use clawcoil::broker::Broker;
 use clawcoil::connect::Connector;
 
+use crate::logging::Format;
+
 /// The arguments that every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArgs {
@@ -24,6 +26,19 @@ pub(crate) struct SettingsArgs {
     /// Show what happens inside, on stderr; `RUST_LOG` chooses more finely
     #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Everywhere")]
     verbose: u8,
+
+    /// How that is written
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t,
+        env = "CLAWCOIL_LOG_FORMAT",
+        hide_default_value = true,
+        help_heading = "Everywhere"
+    )]
+    log_format: Format,
 }
 
 /// What holds for one run of the command.
@@ -40,6 +55,12 @@ pub(crate) struct Settings {
     pub(crate) interactive: bool,
     /// What to log, as `tracing` filters have it; `None`: nothing.
     pub(crate) log: Option<String>,
+    /// How lines of the log are written.
+    pub(crate) log_format: Format,
+    /// What looks like a secret is not taken out of the log: to see whether anything of it gets there.
+    pub(crate) log_unredacted: bool,
+    /// Where traces go (OTLP over HTTP), as OpenTelemetry's own variable names it.
+    pub(crate) collector: Option<String>,
     /// A browser can be opened: there is a desktop.
     pub(crate) desktop: bool,
     /// What may still be fetching or ending tokens when the command is done or interrupted.
@@ -83,6 +104,9 @@ impl SettingsArgs {
             color: variable("NO_COLOR").is_none(),
             interactive: std::io::stdin().is_terminal() && std::io::stderr().is_terminal(),
             log,
+            log_format: self.log_format,
+            log_unredacted: variable("CLAWCOIL_DANGEROUS_UNREDACTED_LOG").is_some(),
+            collector: variable("OTEL_EXPORTER_OTLP_ENDPOINT"),
             desktop: cfg!(target_os = "macos")
                 || ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| variable(name).is_some()),
         }

@@ -53,6 +53,9 @@ const localTimes = (root) => {
 localTimes(document);
 setInterval(() => localTimes(document), 30000);
 
+// On a narrow screen the navigation is wider than the screen: where one is can be seen.
+document.querySelector(".bar [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 const copying = (root) => {
   for (const button of root.querySelectorAll("[data-copy]")) {
     if (navigator.clipboard) {

@@ -111,6 +111,8 @@ const OPEN: &[(&str, &str, i32)] = &[
     ("GET", "/openapi.json",                             200),
     ("GET", "/healthz",                                  200),
     ("GET", "/readyz",                                   200),
+    // Where the host serves this machine alone.
+    ("GET", "/metrics",                                  200),
     ("GET", "/.well-known/oauth-protected-resource",     200),
     ("GET", "/.well-known/oauth-protected-resource/mcp", 200),
     ("GET", "/static/{digest}/{name}",                   404),
@@ -149,6 +151,12 @@ const PAGES: &[(&str, &str, PageCells)] = &[
     ("POST", "/skills/{skill}/approve",                [ 303,    303,    303,    403,    403,    409,    403]),
     ("POST", "/skills/{skill}/reject",                 [ 303,    303,    303,    403,    403,    409,    403]),
     ("GET",  "/policy",                                [ 303,    303,    303,    403,    200,    200,    403]),
+    ("GET",  "/audit",                                 [ 303,    303,    303,    403,    200,    200,    403]),
+    ("GET",  "/audit/verify",                          [ 303,    303,    303,    403,    200,    200,    403]),
+    ("GET",  "/audit/export",                          [ 303,    303,    303,    403,    200,    200,    403]),
+    ("GET",  "/audit/calls/{invocation}",              [ 303,    303,    303,    403,    200,    200,    403]),
+    ("GET",  "/calls",                                 [ 303,    303,    303,    200,    403,    403,    200]),
+    ("GET",  "/calls/{invocation}",                    [ 303,    303,    303,    404,    403,    403,    200]),
     ("GET",  "/activity",                              [ 303,    303,    303,    403,    200,    200,    403]),
     ("GET",  "/console/events",                        [ 303,    303,    303,    200,    200,    200,    200]),
     // The last, as it ends these sessions.

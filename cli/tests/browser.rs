@@ -9,8 +9,12 @@ mod served;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
+use clawcoil::clock::{Clock, ManualClock, SystemClock};
 use clawcoil::vault::Kind;
+use clawcoil_tests::Agent;
 use clawcoil_tests::skills::{self, root};
 use serde_json::json;
 
@@ -61,24 +65,43 @@ async fn a_person_connects_an_account_by_keyboard_and_every_page_is_accessible()
     play("connect.mjs", "connect by keyboard", &stage).await;
 }
 
-/// A stage on which things have happened: accounts that are well and not, calls, refusals, a new version that waits.
+/// A stage on which things have happened for most of an hour: accounts, calls that took long and not, refusals, a new version
+/// that waits.
 async fn lived_in() -> Stage {
-    let stage = Stage::with(SIGN_IN, &["--listen", "127.0.0.1:0"]).await;
-    for user in ["alice", "bob", "team-sales/carol"] {
-        stage.agent.connect(user, "google", &[SEND]).await;
-    }
-    stage.agent.connect_fixed("alice", "openweather", Kind::ApiKey, &[], "a key of the console's tests").await;
-    for skill in ["weather", "github-issue", "signed-webhook"] {
-        stage.agent.host.registry().add(&skills::component(skill), None).unwrap();
-    }
-    let mail = json!({ "to": ["grace@example.com"], "subject": "Hi", "body": "Hello" });
-    for _ in 0..12 {
-        // Nothing answers where mail goes in these tests: such calls fail, and are shown as failed.
-        let _ = stage.agent.call("alice", "gmail-send", "send", &mail).await;
-    }
-    for (skill, tool) in [("weather", "current"), ("github-issue", "create")] {
-        let _ = stage.agent.call("bob", skill, tool, &json!({})).await;
-    }
+    let began = SystemClock::new().now().checked_sub(Duration::from_mins(56)).unwrap();
+    let clock = ManualClock::at(began);
+    let life = async |agent: &Agent| {
+        for user in ["alice", "bob", "team-sales/carol"] {
+            agent.connect(user, "google", &[SEND]).await;
+        }
+        agent.connect_fixed("alice", "openweather", Kind::ApiKey, &[], "a key of the console's tests").await;
+        for skill in ["weather", "github-issue", "signed-webhook"] {
+            agent.host.registry().add(&skills::component(skill), None).unwrap();
+        }
+        let mail = json!({ "to": ["grace@example.com"], "subject": "Hi", "body": "Hello" });
+        for minute in 0..55_u64 {
+            for call in 0..(minute * 7 % 5 + minute % 3) {
+                let user = ["alice", "bob", "team-sales/carol"][usize::try_from(call % 3).unwrap()];
+                let took = Duration::from_millis(90 + minute * 37 % 240 + call * 31);
+                let (outcome, ()) = tokio::join!(agent.call(user, "gmail-send", "send", &mail), async {
+                    clock.advance(took);
+                });
+                outcome.unwrap();
+            }
+            if minute % 11 == 4 {
+                agent.call("bob", "weather", "current", &json!({})).await.unwrap_err();
+                agent.call("bob", "github-issue", "create", &json!({})).await.unwrap_err();
+            }
+            if minute % 17 == 9 {
+                // A call that does not fit its tool is one that failed.
+                let _ = agent.call("alice", "gmail-send", "send", &json!({ "to": 7 })).await;
+            }
+            let spent = clock.now().duration_since(began).unsigned_abs();
+            clock.advance(Duration::from_mins(minute + 1).saturating_sub(spent));
+        }
+    };
+    let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    let stage = Stage::lived(SIGN_IN, &["--listen", "127.0.0.1:0"], clock, life).await;
     stage.propose(wants_more);
     stage
 }

@@ -207,6 +207,21 @@ async fn over_http_a_call_waits_for_the_person_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_waited_goes_on_only_while_its_credential_is_good() {
+    let stage = Stage::new().await;
+    let mut client = Client::http(&stage, &stage.token, OLDER, Some("accept"));
+    client.send_mail();
+    let (asked, _) = client.hear_of("url");
+    let tokens = served::json(&stage.home(), &["token", "list"]);
+    served::json(&stage.home(), &["token", "revoke", tokens["tokens"][0]["name"].as_str().unwrap()]);
+    let mut alice = stage.signed_in(&["--user", "alice"]).await;
+    connect(&stage, &mut alice, asked["url"].as_str().unwrap()).await;
+    let result = client.hear_of("result").0["result"].clone();
+    assert!(result["isError"] == true && text(&result).contains("revoked"), "{result}");
+    assert!(stage.provider.requests().await.is_empty(), "nothing has run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_opens_no_links_is_told_in_words_and_in_meta() {
     let stage = Stage::new().await;
     for version in [NEWEST, OLDER] {

@@ -150,6 +150,12 @@ impl Stage {
         send(Method::GET, &self.served.at(path), &[], "").await
     }
 
+    async fn figures(&self) -> String {
+        let answer = self.get("/metrics").await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        answer.text().to_owned()
+    }
+
     /// Sends these bytes and reads until the other end closes.
     async fn raw(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.served.origin.socket_addrs(|| None).unwrap()[0]).await.unwrap();
@@ -282,6 +288,49 @@ async fn health_is_told_to_anybody_by_any_name_and_says_one_word_for_each_part()
         }
     };
     assert_eq!(outdated["parts"]["policy"], "outdated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_tell_of_calls_and_requests_and_of_no_user() {
+    let mut stage = Stage::new("").await;
+    let running = stage.running(2).await;
+    assert!(stage.figures().await.contains("clawcoil_under_way 2\n"));
+    stage.upstream.released.send_replace(true);
+    answers(running).await;
+    stage.call_nothing().await;
+    let figures = stage.figures().await;
+    for line in [
+        "clawcoil_invocations_total{skill=\"probe\",tool=\"fetch\",end=\"ok\"} 2",
+        "clawcoil_invocations_total{skill=\"\",tool=\"\",end=\"not-found\"} 1",
+        "clawcoil_http_requests_total{method=\"POST\",route=\"/v1/invocations\",status=\"200\"} 2",
+        "clawcoil_http_requests_total{method=\"POST\",route=\"/v1/invocations\",status=\"404\"} 1",
+        "clawcoil_http_request_duration_seconds_count{method=\"POST\",route=\"/v1/invocations\",status=\"404\"} 1",
+        "clawcoil_connections{state=\"active\"} 2",
+        "clawcoil_tokens_about_to_expire 0",
+        "clawcoil_audit_failures_total 0",
+    ] {
+        assert!(figures.contains(&format!("{line}\n")), "{line} is missing in:\n{figures}");
+    }
+    assert!(USERS.iter().all(|user| !figures.contains(user)) && !figures.contains(TOKEN));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_for_this_machine_alone_or_for_an_operators_credential() {
+    let stage = Stage::new("").await;
+    let rebound = "GET /metrics HTTP/1.1\r\nhost: evil.example.com\r\nconnection: close\r\n\r\n";
+    assert!(stage.raw(rebound).await.starts_with("HTTP/1.1 401 "), "a page that calls itself this host is a stranger");
+    drop(stage);
+    // Behind a proxy everybody seems to be on this machine.
+    let stage = Stage::new("public_url = \"https://skills.example.com\"\n").await;
+    assert_eq!(stage.get("/metrics").await.status, StatusCode::UNAUTHORIZED);
+    let bearer = |token: &str| format!("Bearer {token}");
+    let url = stage.served.at("/metrics");
+    let refused = send(Method::GET, &url, &[("authorization", &bearer(&stage.token))], "").await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let home = stage.agent.host.home().folder();
+    let made = served::json(home, &["token", "create", "--agent", "prometheus", "--scope", "admin"]);
+    let admin = bearer(made["token"].as_str().unwrap());
+    assert_eq!(send(Method::GET, &url, &[("authorization", &admin)], "").await.status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ use crate::net::{AddressRules, FetchLimits, Net};
 use crate::oauth::authorization_code::{self, InvalidRedirect, Redirect};
 use crate::oauth::revoke::{Revocable, revoke};
 use crate::oauth::{self, Client, Server, Transport};
+use crate::observe::Observer;
 use crate::provider::{Catalogue, InvalidApiOrigin, Provider};
 use crate::secret::AccessToken;
 use crate::vault::{
@@ -142,6 +143,8 @@ pub struct Parts {
     pub audit: Arc<AuditLog>,
     /// Time, and random bytes.
     pub clock: Arc<dyn Clock>,
+    /// Who counts what happens.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Parts {

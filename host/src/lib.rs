@@ -8,6 +8,7 @@ pub mod secret;
 pub mod clock;
 mod recall;
 pub mod diagnostic;
+pub mod observe;
 pub mod audit;
 pub mod policy;
 pub mod identity;

@@ -3,11 +3,13 @@
 // Settings are one line of JSON on standard input:
 //   { "clients": [<client metadata of RFC 7591>], "scopes": ["…"], "api_keys": { "<key>": "<subject>" },
 //     "lifetimes": { "access_token": 3600, "client_credentials": 3600, "refresh_token": 86400, "authorization_code": 60 } }
+//   { "fresh_keys": true } for keys of its own instead of the library's, { "jwt_audiences": ["…"] } for resources whose access tokens
+//   are JWTs, { "port": 1234 } for one port and no other, { "clock_offset_seconds": -60 } for a clock that is off.
 // It prints `READY <port>`, then one line of JSON for each event, and ends when standard input is closed.
 //
 // Under /control/ the test reads and steers: GET events, GET requests, POST answers.
 
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { appendFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { join } from 'node:path';
@@ -22,6 +24,11 @@ const { Api, readBody } = await import('./api.mjs');
 const lines = createInterface({ input: process.stdin });
 const settings = JSON.parse(await new Promise((resolve) => lines.once('line', resolve)));
 lines.on('close', () => process.exit(0));
+
+if (settings.clock_offset_seconds) {
+  const now = Date.now;
+  Date.now = () => now() + settings.clock_offset_seconds * 1000;
+}
 
 const lifetimes = {
   access_token: 3600, client_credentials: 3600, refresh_token: 86400, authorization_code: 60, ...settings.lifetimes,
@@ -66,13 +73,19 @@ const server = createServer((request, response) => {
     response.destroy();
   });
 });
-await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+await new Promise((resolve) => server.listen(settings.port ?? 0, '127.0.0.1', resolve));
 const { port } = server.address();
 const issuer = `http://127.0.0.1:${port}`;
 const resource = `${issuer}/api`;
 
+function freshKey() {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  return { ...privateKey.export({ format: 'jwk' }), kid: randomBytes(8).toString('hex'), use: 'sig', alg: 'RS256' };
+}
+
 provider = new Provider(issuer, {
   clients: settings.clients,
+  ...(settings.fresh_keys && { jwks: { keys: [freshKey()] } }),
   scopes: ['openid', 'offline_access', ...settings.scopes],
   cookies: { keys: [randomBytes(32).toString('hex')] },
   pkce: { required: () => true },
@@ -100,9 +113,9 @@ provider = new Provider(issuer, {
       enabled: true,
       defaultResource: async () => resource,
       useGrantedResource: async () => true,
-      getResourceServerInfo: async () => ({
-        scope: settings.scopes.join(' '), audience: resource, accessTokenFormat: 'opaque',
-      }),
+      getResourceServerInfo: async (_context, indicator) => (settings.jwt_audiences?.includes(indicator)
+        ? { scope: settings.scopes.join(' '), audience: indicator, accessTokenFormat: 'jwt', jwt: { sign: { alg: 'RS256' } } }
+        : { scope: settings.scopes.join(' '), audience: resource, accessTokenFormat: 'opaque' }),
     },
   },
 });

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 
+use base64::Engine as _;
 use http::Method;
 use serde_json::{Value, json};
 use url::Url;
@@ -22,6 +23,7 @@ pub struct AuthorizationServer {
     _input: ChildStdin,
     process: Child,
     origin: Url,
+    settings: Value,
 }
 
 /// An answer that stands in for the next one at its path.
@@ -58,6 +60,21 @@ impl AuthorizationServer {
     ///
     /// It does not start: Node.js or its packages are not there.
     pub fn start(lifetime: u32, keys: &Value) -> Self {
+        Self::start_with(lifetime, keys, &json!({}))
+    }
+
+    /// Starts it with keys of its own, as an identity provider whose access tokens for these audiences are JWTs. `more` are
+    /// further settings; see `authorization-server.mjs`.
+    ///
+    /// # Panics
+    ///
+    /// It does not start: Node.js or its packages are not there.
+    pub fn issuing_jwts(audiences: &[&str], more: &Value) -> Self {
+        let settings = with(json!({ "fresh_keys": true, "jwt_audiences": audiences }), more);
+        Self::start_with(3600, &json!({}), &settings)
+    }
+
+    fn start_with(lifetime: u32, keys: &Value, more: &Value) -> Self {
         let redirects = ["google", "salesforce"].map(|provider| format!("http://127.0.0.1/callback/{provider}"));
         canary::plant(canary::Kind::ClientSecret, Self::SECRET);
         for key in keys.as_object().into_iter().flat_map(|keys| keys.keys()) {
@@ -86,6 +103,10 @@ impl AuthorizationServer {
             "lifetimes": { "access_token": lifetime, "client_credentials": lifetime },
             "api_keys": keys,
         });
+        Self::spawn(with(settings, more))
+    }
+
+    fn spawn(settings: Value) -> Self {
         let folder = root().join("tests/node");
         assert!(
             folder.join("node_modules/oidc-provider").is_dir(),
@@ -115,7 +136,36 @@ impl AuthorizationServer {
         // Its log is read by `events`; these keep it from blocking on a full pipe.
         canary::copy("authorization-server", output);
         canary::copy("authorization-server", errors);
-        Self { _input: input, process, origin }
+        Self { _input: input, process, origin, settings }
+    }
+
+    /// The same issuer after it has replaced its keys.
+    ///
+    /// # Panics
+    ///
+    /// It does not start again.
+    #[must_use]
+    pub fn with_new_keys(self) -> Self {
+        let settings = with(self.settings.clone(), &json!({ "port": self.origin.port() }));
+        drop(self);
+        Self::spawn(settings)
+    }
+
+    /// A JWT for this audience, whose subject is the client `machine`.
+    ///
+    /// # Panics
+    ///
+    /// The server refuses.
+    pub async fn jwt(&self, audience: &str) -> String {
+        let form = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs([("grant_type", "client_credentials"), ("scope", "api"), ("resource", audience)])
+            .finish();
+        let credential = base64::prelude::BASE64_STANDARD.encode(format!("machine:{}", Self::SECRET));
+        let basic = format!("Basic {credential}");
+        let headers = [("authorization", basic.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+        let answer = send(Method::POST, &self.at("/token"), &headers, form).await;
+        let token = answer.json().get("access_token").and_then(Value::as_str).map(str::to_owned);
+        token.unwrap_or_else(|| panic!("no token: {}", answer.text()))
     }
 
     /// Its address, without a slash at the end.
@@ -159,6 +209,14 @@ impl AuthorizationServer {
             other => panic!("not a list: {other}"),
         }
     }
+}
+
+/// Settings with more of them.
+fn with(mut settings: Value, more: &Value) -> Value {
+    if let (Some(settings), Some(more)) = (settings.as_object_mut(), more.as_object()) {
+        settings.extend(more.clone());
+    }
+    settings
 }
 
 impl Drop for AuthorizationServer {

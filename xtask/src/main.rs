@@ -20,7 +20,7 @@ cargo xtask <command>
   test          everything a change must pass: the tests last, and a search of all they put out for secrets
   bench         measure, compare with what is to be reached, write target/bench/summary.json
   prove         the tests again with big counts and all outside judges, write target/prove/summary.json; with a name, that
-                part alone: counts, browser, api, mcp, first, contract
+                part alone: counts, browser, api, mcp, first, contract, load
 ";
 
 fn main() -> ExitCode {

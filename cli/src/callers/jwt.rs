@@ -79,6 +79,8 @@ pub(crate) struct Keys(Mutex<HashMap<String, Published>>);
 struct Published {
     keys: Arc<JwkSet>,
     read_at: Duration,
+    /// When a JWT with an unknown key made us look again.
+    looked_again: Option<Duration>,
 }
 
 /// The issuer that a JWT names, before anything of it is believed. `None`: it is no JWT.
@@ -168,15 +170,20 @@ impl Keys {
             let age = now.saturating_sub(published.read_at);
             let good = match unless {
                 None => age < FRESH,
-                Some(read_at) => published.read_at != read_at || age < LOOK_AGAIN,
+                Some(read_at) => {
+                    let lately = |at: Duration| now.saturating_sub(at) < LOOK_AGAIN;
+                    published.read_at != read_at || published.looked_again.is_some_and(lately)
+                }
             };
             if good {
                 return Ok(published.clone());
             }
         }
+        let before = known.get(expected.issuer).and_then(|published| published.looked_again);
+        let looked_again = unless.map(|_| now).or(before);
         match read(host, expected).await {
             Ok(keys) => {
-                let published = Published { keys: Arc::new(keys), read_at: now };
+                let published = Published { keys: Arc::new(keys), read_at: now, looked_again };
                 known.insert(expected.issuer.to_owned(), published.clone());
                 Ok(published)
             }
@@ -184,7 +191,7 @@ impl Keys {
                 // An issuer that is away for a while does not take back its keys by that.
                 Some(published) => {
                     tracing::warn!(issuer = expected.issuer, why, "the keys could not be read again");
-                    published.read_at = now;
+                    (published.read_at, published.looked_again) = (now, looked_again);
                     Ok(published.clone())
                 }
                 None => Err(JwtError::Unavailable { issuer: expected.issuer.to_owned(), why }),

@@ -20,6 +20,9 @@ use super::{Authenticated, Scope, Subject};
 /// How each token begins, so that scanners of source code recognise one.
 const PREFIX: &str = "claw_";
 
+/// How the name of each begins.
+const NAME: &str = "tok_";
+
 const KIND: &str = "caller-token";
 
 /// What a new token is for.
@@ -73,7 +76,7 @@ impl<'a> Tokens<'a> {
     pub(crate) async fn issue(&self, new: NewToken) -> Result<(CallerToken, Zeroizing<String>), VaultError> {
         let secret = Zeroizing::new(random::<32>(self.clock.as_ref()));
         let text = Zeroizing::new(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(*secret)));
-        let name = format!("tok_{}", BASE64_URL_SAFE_NO_PAD.encode(random::<9>(self.clock.as_ref())));
+        let name = format!("{NAME}{}", BASE64_URL_SAFE_NO_PAD.encode(random::<9>(self.clock.as_ref())));
         let NewToken { client, subject, scopes, expires_at } = new;
         let token = CallerToken { name, client, subject, scopes, created_at: self.clock.now(), expires_at };
         let (user, act_as) = match &token.subject {
@@ -116,6 +119,11 @@ impl<'a> Tokens<'a> {
             subject: token.subject,
             scopes: token.scopes,
         }))
+    }
+
+    /// Whether a credential of this name, good before, is good still. Others than our own can't be revoked.
+    pub(crate) fn is_good(&self, credential: &str) -> Result<bool, VaultError> {
+        Ok(!credential.starts_with(NAME) || self.list()?.iter().any(|token| token.name == credential))
     }
 
     /// All that have not expired.

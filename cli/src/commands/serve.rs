@@ -14,9 +14,10 @@ use url::Url;
 
 use super::agent;
 use crate::exit::Failure;
+use crate::logging;
 use crate::output::Output;
 use crate::serve::config::is_origin;
-use crate::serve::{self, App, Config, Listening, Origins, Place};
+use crate::serve::{self, App, Config, Counting, Listening, Metrics, Origins, Place, Traces};
 use crate::settings::Settings;
 
 /// Where it listens if nobody says otherwise.
@@ -52,7 +53,11 @@ impl Serve {
     pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
         let home = agent::existing_home(settings)?;
         let config = Config::of(&home)?;
-        let host = Arc::new(Host::builder(home).runtime(runtime::Settings::default()).open().await?);
+        let traces = Traces::chosen(settings.collector.as_deref(), config.collector.as_ref())?;
+        logging::start(settings, Some(logging::SERVING), traces.as_ref());
+        let metrics = Metrics::start()?;
+        let builder = Host::builder(home).runtime(runtime::Settings::default()).observer(Arc::new(Counting));
+        let host = Arc::new(builder.open().await?);
         agent::opened(settings, &host);
         let asked = self.listen.or_else(|| config.listen.clone()).unwrap_or(DEFAULT);
         let listening = Listening::at(&asked).await.map_err(|error| {
@@ -60,13 +65,13 @@ impl Serve {
         })?;
         let place = listening.place(&asked).map_err(|error| Failure::error(error.to_string()))?;
         let origins = origins(self.public_url.or_else(|| config.public_url.clone()), &place)?;
-        let app = Arc::new(App::new(Arc::clone(&host), origins, config));
+        let app = Arc::new(App::new(Arc::clone(&host), origins, config).with_metrics(metrics));
         let schedule = host.start_schedule();
         let watching = app.changes.watch(Arc::clone(&host));
         let tidying = tokio::spawn(tidy(Arc::clone(&app)));
+        let mut signals = Signals::new()?;
         let object = json!({ "listening": place.to_string(), "public_url": app.origins.origin() });
         output.answer(object, || format!("ClawCoil listens at {place}. Ctrl-C stops it."))?;
-        let mut signals = Signals::new()?;
         let closing = CancellationToken::new();
         let limits = app.config.limits;
         let serving = listening.serve(serve::router(Arc::clone(&app)), limits.connections, &closing);
@@ -75,11 +80,17 @@ impl Serve {
             app.stop(limits.drain, signals.next()).await;
             closing.cancel();
         };
-        tokio::join!(serving, ending);
+        tokio::select! {
+            ((), ()) = async { tokio::join!(serving, ending) } => {}
+            () = app.keep_metrics() => {}
+        }
         watching.abort();
         tidying.abort();
         // Nothing is claimed any more; what is being refreshed is waited for at the program's end.
         schedule.stop().await;
+        if let Some(traces) = traces {
+            traces.end().await;
+        }
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use clawcoil::id::{Owner, ProviderId, UserId};
 
-use super::activity::{Activity, Range, Totals};
+use super::activity::{Glance, Plot, Totals};
 use super::browser::{Role, Visitor};
 use super::connections::{Health, Row};
 use super::moment::{Moment, took};
@@ -19,8 +19,8 @@ pub(super) async fn show(State(app): State<Shared>, visitor: Visitor) -> Result<
     match &visitor.role {
         Role::User(user) => own(&app, &visitor, user),
         Role::Operator | Role::Auditor => {
-            let totals = Activity::followed(&app).await.totals(Range::Hour, app.host.clock().now());
-            overview(&app, &visitor, totals)
+            let glance = Glance::of(&app).await;
+            overview(&app, &visitor, glance)
         }
     }
 }
@@ -94,6 +94,9 @@ struct Overview {
     policy: String,
     /// What happened in the last hour.
     hour: Totals,
+    plots: Vec<Plot>,
+    ticks: Vec<String>,
+    words: &'static str,
     /// Half of the calls in it took no longer.
     half: Option<String>,
     needs: Vec<Need>,
@@ -102,7 +105,7 @@ struct Overview {
 }
 
 /// How everything is.
-fn overview(app: &App, visitor: &Visitor, hour: Totals) -> Result<Response, Trouble> {
+fn overview(app: &App, visitor: &Visitor, glance: Glance) -> Result<Response, Trouble> {
     let host = &app.host;
     let now = host.clock().now();
     let connections = host.vault().connections(None)?;
@@ -180,8 +183,11 @@ fn overview(app: &App, visitor: &Visitor, hour: Totals) -> Result<Response, Trou
         upgrades: upgrades.len(),
         grants,
         policy: policy.hash().to_string().chars().skip("sha256:".len()).take(12).collect(),
-        half: hour.took(0.5).map(took),
-        hour,
+        half: glance.totals.took(0.5).map(took),
+        hour: glance.totals,
+        plots: glance.plots,
+        ticks: glance.ticks,
+        words: glance.words,
         needs,
         steps,
     };

@@ -14,6 +14,7 @@ use super::person::{Asked, Asking};
 use super::progress::Progress;
 use super::server::{Server, internal};
 use super::tools::{Offered, find};
+use crate::callers::Tokens;
 
 /// How often a person is asked during one call.
 const MOST_QUESTIONS: usize = 4;
@@ -46,6 +47,13 @@ impl Server {
                 if let Asked::Answer(answer) = asking.ask(&actions, &mut progress).await? {
                     return Ok(answer);
                 }
+                // The person may have taken half an hour.
+                if !self.is_admitted(&sender.caller)? {
+                    return Ok(CallToolResult::error(vec![ContentBlock::text(
+                        "The credential of this call was revoked or expired while the person was waited for.",
+                    )])
+                    .into());
+                }
             }
             Ok(CallToolResult::error(vec![ContentBlock::text(
                 "Accounts that were connected are missing again; call later.",
@@ -58,6 +66,11 @@ impl Server {
             () = context.ct.cancelled() => Err(ErrorData::internal_error("the call was cancelled", None)),
             done = called => done,
         }
+    }
+
+    fn is_admitted(&self, caller: &Caller) -> Result<bool, ErrorData> {
+        let Some(credential) = &caller.credential else { return Ok(true) };
+        Tokens::of(self.host()).is_good(credential.as_str()).map_err(|error| internal(&error.into()))
     }
 
     async fn invoke(

@@ -119,9 +119,12 @@ impl Asking<'_> {
                 said("The person did not want to open the page, so nothing was connected.").into(),
             ));
         }
+        let clock = app.host.clock();
+        let end = clock.monotonic().saturating_add(ROUND);
         let mut open = Vec::new();
         for id in &state.sessions {
-            let settled = progress.during("waiting for the person to connect", app.sessions.settled(app, id, ROUND));
+            let left = end.saturating_sub(clock.monotonic());
+            let settled = progress.during("waiting for the person to connect", app.sessions.settled(app, id, left));
             let session = settled.await.map_err(|problem| internal(&problem))?;
             if let Some(answer) = ended_badly(&session) {
                 return Ok(Asked::Answer(answer.into()));

@@ -16,11 +16,12 @@ use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tracing::Instrument as _;
 
 use super::http::Sender;
 use super::tools::{Offered, offered};
 use super::waiting::Waiting;
-use crate::serve::{App, Change, Problem, Shared};
+use crate::serve::{self, App, Change, Problem, RequestOrigin, Shared};
 
 /// The revisions that are spoken, the oldest first.
 const VERSIONS: &[ProtocolVersion] =
@@ -101,6 +102,26 @@ impl Server {
     }
 }
 
+impl Server {
+    /// A call as long as the server runs.
+    async fn called(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let app = &self.parts.app;
+        let _working = app.under_way.begin();
+        if app.stopping.is_cancelled() {
+            return Err(internal(&App::ending()));
+        }
+        tokio::select! {
+            biased;
+            done = self.call(request, context) => done,
+            () = app.interrupting.cancelled() => Err(internal(&App::ending())),
+        }
+    }
+}
+
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         ServerConfig::new(ServerCapabilities::builder().enable_tools().enable_tool_list_changed().build())
@@ -142,15 +163,16 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let app = &self.parts.app;
-        let _working = app.under_way.begin();
-        if app.stopping.is_cancelled() {
-            return Err(internal(&App::ending()));
-        }
-        tokio::select! {
-            biased;
-            done = self.call(request, context) => done,
-            () = app.interrupting.cancelled() => Err(internal(&App::ending())),
+        let asked = context.extensions.get::<axum::http::request::Parts>();
+        let origin = asked.and_then(|parts| parts.extensions.get::<RequestOrigin>()).cloned();
+        let meta = [context.meta.get_traceparent(), context.meta.get_tracestate()];
+        let version = context.protocol_version();
+        let version = version.as_ref().map(ProtocolVersion::as_str);
+        let span = serve::of_mcp(origin.as_ref().map(|origin| &origin.span), version, meta);
+        let called = Box::pin(self.called(request, context).instrument(span));
+        match origin {
+            Some(origin) => origin.id.scope(called).await,
+            None => called.await,
         }
     }
 

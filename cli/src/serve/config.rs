@@ -27,6 +27,9 @@
 //! requests_per_minute = 600                      # of one credential
 //! connections = 4096                             # of all
 //! drain_seconds = 25                             # how long calls may take to finish when the server stops
+//!
+//! [traces]                                       # OpenTelemetry, by OTLP over HTTP
+//! endpoint = "http://127.0.0.1:4318"             # OTEL_EXPORTER_OTLP_ENDPOINT wins
 //! ```
 
 use std::collections::BTreeSet;
@@ -68,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) peers: Vec<Peer>,
     /// What a caller may ask for.
     pub(crate) limits: Limits,
+    /// Where traces go.
+    pub(crate) collector: Option<Url>,
 }
 
 /// Sign-in by OpenID Connect.
@@ -136,6 +141,15 @@ impl Config {
             let identity_providers = root.tables("identity_provider", identity_provider);
             let console = root.opt_table("console", SignIn::read);
             let peers = root.tables("unix", peer);
+            let traces = root.opt_table("traces", |table| {
+                table.examples(&[("endpoint", "\"http://127.0.0.1:4318\"")]);
+                let endpoint = table.opt_parsed_by("endpoint", key_address);
+                if endpoint.is_none() && !table.has("endpoint") {
+                    let missing = Diagnostic::new(table.span(), "where traces go is not said");
+                    table.push_missing("endpoint", missing.help("give `endpoint = \"http://127.0.0.1:4318\"`"));
+                }
+                endpoint
+            });
             let limits = root.opt_table("limits", |table| Some(Limits::read(table)));
             Some(Self {
                 listen,
@@ -145,6 +159,7 @@ impl Config {
                 console,
                 peers,
                 limits: limits.unwrap_or_default(),
+                collector: traces,
             })
         })
     }
@@ -295,7 +310,7 @@ fn return_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn key_address(text: &str) -> Result<Url, String> {
+pub(super) fn key_address(text: &str) -> Result<Url, String> {
     let url: Url = text.parse().map_err(|_| "an address as https://login.example.com".to_owned())?;
     let loopback = match url.host() {
         Some(url::Host::Ipv4(address)) => address.is_loopback(),

@@ -4,7 +4,7 @@
 //! seen here: the `Host` must be one of ours, and so must the `Origin` where a browser sends one.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use url::Url;
@@ -78,6 +78,13 @@ impl Origins {
 
     fn is_own_host(&self, value: &HeaderValue) -> bool {
         value.to_str().is_ok_and(|host| self.hosts.contains(&host.to_ascii_lowercase()))
+    }
+
+    /// Whether a request calls this host by a name of its own, and comes from no page of another.
+    pub(super) fn are_of(&self, headers: &HeaderMap) -> bool {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        matches!((hosts.next(), hosts.next()), (Some(host), None) if self.is_own_host(host))
+            && headers.get_all(header::ORIGIN).iter().all(|origin| self.is_own_origin(origin))
     }
 
     fn is_own_origin(&self, value: &HeaderValue) -> bool {

@@ -45,6 +45,16 @@ pub(crate) enum Peer {
     Unix(u32),
 }
 
+impl Peer {
+    /// Whether it is on this machine.
+    pub(super) fn is_local(self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -190,6 +200,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let seat = Arc::new(seat);
+    let open = metrics::gauge!("clawcoil_http_connections");
+    open.increment(1.0);
     let app = TowerToHyperService::new(app);
     let service = service_fn(|mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(peer);
@@ -216,6 +228,7 @@ where
             }
         }
     };
+    open.decrement(1.0);
     if let Err(error) = ended {
         // Clients come and go as they like.
         tracing::debug!(%error, "a connection ended");
@@ -252,5 +265,15 @@ mod tests {
                 proptest::prop_assert_eq!(shown.trim_start_matches("http://").parse::<Place>().unwrap(), place);
             }
         }
+    }
+
+    #[test]
+    fn who_calls_by_a_loopback_address_is_on_this_machine() {
+        for (address, local) in
+            [("127.0.0.9:1", true), ("[::1]:1", true), ("[::ffff:127.0.0.1]:1", true), ("10.0.0.1:1", false)]
+        {
+            assert_eq!(Peer::Tcp(address.parse().unwrap()).is_local(), local, "{address}");
+        }
+        assert!(Peer::Unix(7).is_local());
     }
 }

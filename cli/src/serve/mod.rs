@@ -12,12 +12,14 @@ pub(crate) mod config;
 mod guard;
 mod health;
 mod listen;
+mod metrics;
 mod patience;
 mod problem;
 mod rates;
 mod request_id;
 mod seats;
 mod stop;
+mod traces;
 mod watch;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use clawcoil::host::Host;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::api::Calls;
 use crate::callers::Keys;
@@ -37,11 +40,13 @@ use crate::console::Activity;
 pub(crate) use auth::{Bearer, USER};
 pub(crate) use config::Config;
 pub(crate) use guard::Origins;
-pub(crate) use listen::{Listening, Place};
+pub(crate) use listen::{Listening, Peer, Place};
+pub(crate) use metrics::{Counting, Metrics};
 pub(crate) use problem::{Kind, Problem};
 pub(crate) use rates::Rates;
-pub(crate) use request_id::RequestId;
+pub(crate) use request_id::{Origin as RequestOrigin, RequestId};
 pub(crate) use stop::{UnderWay, Working};
+pub(crate) use traces::{Traces, of_mcp};
 pub(crate) use watch::{Change, Changes};
 
 /// What all handlers share.
@@ -71,6 +76,8 @@ pub(crate) struct App {
     pub(crate) under_way: UnderWay,
     /// What was found when somebody last asked whether all is well.
     health: health::Health,
+    /// What is counted; absent where nobody is served it.
+    metrics: Option<Metrics>,
 }
 
 impl App {
@@ -95,6 +102,20 @@ impl App {
             interrupting: CancellationToken::new(),
             under_way: UnderWay::new(),
             health: health::Health::default(),
+            metrics: None,
+        }
+    }
+
+    /// The same, with figures at `/metrics`.
+    pub(crate) fn with_metrics(self, metrics: Metrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
+    }
+
+    /// Keeps what is counted small, until it is dropped.
+    pub(crate) async fn keep_metrics(&self) {
+        match &self.metrics {
+            Some(metrics) => metrics.upkeep(self.host.clock().as_ref()).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -123,7 +144,9 @@ fn guarded(app: Shared, routes: Router<Shared>) -> Router {
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
         .merge(health::router())
+        .merge(metrics::router())
         .layer(middleware::from_fn_with_state(Arc::clone(&app), stop::during))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), metrics::measure))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), named))
         .with_state(app)
 }
@@ -131,5 +154,8 @@ fn guarded(app: Shared, routes: Router<Shared>) -> Router {
 /// Gives each request its name.
 async fn named(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let id = RequestId::of(&request, app.host.clock().as_ref());
-    id.run(request, next).await
+    let span = traces::of_request(&request, &id);
+    let response = id.run(request, next).instrument(span.clone()).await;
+    traces::answered(&span, response.status());
+    response
 }

@@ -26,6 +26,7 @@ impl Rates {
             self.0.retain_recent();
         }
         self.0.check_key(&credential.to_owned()).map_err(|not_until| {
+            metrics::counter!("clawcoil_limits_hit_total", "limit" => "requests").increment(1);
             let wait = not_until.wait_time_from(DefaultClock::default().now());
             Problem::new(Kind::TooMany, "this credential asks too often; the operator sets how often it may")
                 .retry_after(wait)

@@ -7,6 +7,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clawcoil::clock::{Clock, random};
+use tracing::{Instrument as _, Span};
 
 /// Where it stands: in the request, if who sent it has one already, and always in the answer.
 pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -16,6 +17,13 @@ const LONGEST: usize = 64;
 
 tokio::task_local! {
     static CURRENT: RequestId;
+}
+
+/// Which request it is, for those who answer it elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) id: RequestId,
+    pub(crate) span: Span,
 }
 
 /// The name of a request. It is no secret, and proves nothing.
@@ -48,8 +56,26 @@ impl RequestId {
         request.headers().get(HEADER).and_then(Self::sent).unwrap_or_else(|| Self::new(clock))
     }
 
+    /// Runs something under this name.
+    pub(crate) async fn scope<T>(self, work: impl Future<Output = T>) -> T {
+        CURRENT.scope(self, work).await
+    }
+
+    /// What a task of its own does for the request that is being answered, under that request's name and within its span.
+    pub(crate) fn carry<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+        let current = Self::current();
+        async move {
+            match current {
+                Some(id) => id.scope(work).await,
+                None => work.await,
+            }
+        }
+        .in_current_span()
+    }
+
     /// Runs a request under this name, and puts it on the answer.
-    pub(super) async fn run(self, request: Request, next: Next) -> Response {
+    pub(super) async fn run(self, mut request: Request, next: Next) -> Response {
+        request.extensions_mut().insert(Origin { id: self.clone(), span: Span::current() });
         let header = HeaderValue::from_str(&self.0);
         let mut response = CURRENT.scope(self, next.run(request)).await;
         if let Ok(header) = header {

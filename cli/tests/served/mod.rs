@@ -22,6 +22,8 @@ pub(crate) fn clawcoil(home: &Path, arguments: &[&str]) -> Command {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     if canary::is_on() {
         command.env("RUST_LOG", canary::FILTER);
+        // What the types of secrets let through must be found, not hidden by the net behind them.
+        command.env("CLAWCOIL_DANGEROUS_UNREDACTED_LOG", "1");
     }
     command
 }
@@ -56,14 +58,19 @@ impl Served {
 
     /// Starts it with these arguments.
     pub(crate) fn with(home: &Path, arguments: &[&str]) -> Self {
-        let mut process = clawcoil(home, &[&["serve", "--json"], arguments].concat()).spawn().unwrap();
-        let log = canary::lines("serve", process.stderr.take().unwrap());
+        Self::of(&mut clawcoil(home, &[&["serve", "--json"], arguments].concat()), home)
+    }
+
+    /// Starts this command, which is `serve --json`.
+    pub(crate) fn of(command: &mut Command, home: &Path) -> Self {
+        let mut process = command.spawn().unwrap();
+        let log = process.stderr.take().map(|stderr| canary::lines("serve", stderr));
         let mut output = BufReader::new(process.stdout.take().unwrap());
         let mut text = String::new();
         while serde_json::from_str::<Value>(&text).is_err() {
             if output.read_line(&mut text).unwrap() == 0 {
                 let _ = process.wait();
-                panic!("it does not serve: {text}{}", log.iter().collect::<Vec<_>>().join("\n"));
+                panic!("it does not serve: {text}{}", log.iter().flatten().collect::<Vec<_>>().join("\n"));
             }
         }
         canary::copy("serve", output);

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use clawcoil::clock::{Clock, SystemClock};
 use clawcoil_tests::http::Answer;
 use clawcoil_tests::{Agent, AuthorizationServer, Browser, Page, skills};
 use http::{Method, StatusCode};
@@ -24,9 +26,21 @@ impl Stage {
     }
 
     pub(crate) async fn with(config: &str, arguments: &[&str]) -> Self {
+        let clock = Arc::new(SystemClock::new());
+        Self::lived(config, arguments, clock, async |_| {}).await
+    }
+
+    /// One on which something has happened, by its own clock, before it is served.
+    pub(crate) async fn lived(
+        config: &str,
+        arguments: &[&str],
+        clock: Arc<dyn Clock>,
+        life: impl AsyncFnOnce(&Agent),
+    ) -> Self {
         let provider = AuthorizationServer::start(3600, &json!({}));
-        let agent = Agent::new(&provider, &["gmail-send"]).await;
+        let agent = Agent::with_clock(&provider, &["gmail-send"], clock).await;
         agent.grant("gmail-send", "*");
+        life(&agent).await;
         let home = agent.host.home().folder().to_owned();
         std::fs::write(home.join("serve.toml"), config.replace("PROVIDER", provider.origin())).unwrap();
         let served = Served::with(&home, arguments);

@@ -90,6 +90,13 @@ impl Broker {
     }
 
     async fn run(&self, claim: Claim) -> Result<(), BrokerError> {
+        let provider = claim.connection().provider.clone();
+        let ended = self.replace_tokens(claim).await;
+        self.0.parts.observer.refreshed(&provider, word(&ended));
+        ended
+    }
+
+    async fn replace_tokens(&self, claim: Claim) -> Result<(), BrokerError> {
         let inner = &self.0;
         let connection = claim.connection().clone();
         let Some(provider) = inner.parts.catalogue.get(&connection.provider) else {
@@ -238,6 +245,17 @@ impl Broker {
         if let Err(error) = noted {
             tracing::error!(error = &error as &dyn std::error::Error, "the audit log can't be written");
         }
+    }
+}
+
+/// How a refresh ended, in one word.
+fn word(ended: &Result<(), BrokerError>) -> &'static str {
+    match ended {
+        Ok(()) => "refreshed",
+        Err(BrokerError::Gone | BrokerError::ActionRequired(_)) => "ended",
+        Err(BrokerError::Unavailable { .. }) => "unavailable",
+        Err(BrokerError::Configuration { .. }) => "configuration",
+        Err(BrokerError::Audit(_) | BrokerError::Vault(_)) => "failed",
     }
 }
 

@@ -16,6 +16,7 @@ use crate::egress::Egress;
 use crate::id::AgentId;
 use crate::identity::{Identity, IdentityError, Recovery, RecoveryKey};
 use crate::net::{Net, NetSettings};
+use crate::observe::{Nobody, Observer};
 use crate::policy::{Permissions, Policy};
 use crate::provider::Catalogue;
 use crate::recall::Recall;
@@ -179,6 +180,7 @@ pub struct HostBuilder {
     net: Option<NetSettings>,
     runtime: runtime::Settings,
     audit: Option<(String, Box<dyn Sink>)>,
+    observer: Arc<dyn Observer>,
     audit_settings: Option<audit::Settings>,
     even_if_broken: bool,
 }
@@ -191,6 +193,7 @@ impl HostBuilder {
             net: None,
             runtime: runtime::Settings::default(),
             audit: None,
+            observer: Arc::new(Nobody),
             audit_settings: None,
             even_if_broken: false,
         }
@@ -228,6 +231,13 @@ impl HostBuilder {
     #[must_use]
     pub fn audit_settings(mut self, settings: audit::Settings) -> Self {
         self.audit_settings = Some(settings);
+        self
+    }
+
+    /// Who is told of calls, refusals and refreshes. Default: nobody.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
         self
     }
 
@@ -298,6 +308,7 @@ impl HostBuilder {
             private,
             audit: Arc::clone(&audit),
             clock: Arc::clone(&clock),
+            observer: Arc::clone(&self.observer),
         };
         let broker = Broker::new(parts.clone());
         let connector = Connector::new(parts);
@@ -327,6 +338,7 @@ impl HostBuilder {
             audit,
             registry,
             clock,
+            observer: self.observer,
             ready: Recall::new(super::MOST_READY),
         })
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tracing::Instrument as _;
 
 use super::authority::CallAuthority;
 use super::receipt::Receipt;
+use super::watched::Watched;
 use super::{Host, Ready};
 use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind, Position};
 use crate::broker::{BrokerError, NeededAction};
@@ -99,8 +101,33 @@ impl Host {
         tool: Option<&str>,
         input: &Value,
     ) -> Result<Outcome, InvokeError> {
+        let mut watched = Watched::begin(self, skill);
+        let ended = match self.find(skill, tool).await {
+            Ok((ready, tool)) => {
+                let span = watched.found(&ready, &tool, invocation);
+                self.run(invocation, caller, &ready, &tool, input).instrument(span).await
+            }
+            Err(error) => Err(error),
+        };
+        watched.ended(&ended);
+        ended
+    }
+
+    /// What a call is to run.
+    async fn find(&self, skill: &SkillName, tool: Option<&str>) -> Result<(Arc<Ready>, String), InvokeError> {
         let ready = self.ready(skill).await?;
-        let tool = the_tool(&ready, skill, tool)?;
+        let tool = the_tool(&ready, skill, tool)?.to_owned();
+        Ok((ready, tool))
+    }
+
+    async fn run(
+        &self,
+        invocation: InvocationId,
+        caller: &Caller,
+        ready: &Ready,
+        tool: &str,
+        input: &Value,
+    ) -> Result<Outcome, InvokeError> {
         let calling = Calling {
             caller: caller.clone(),
             invocation,
@@ -110,7 +137,7 @@ impl Host {
         };
         let acting = egress::Call::new(Arc::clone(&self.egress), calling);
         let effective = acting.effective();
-        let mut entry = Entry::new(self, &acting, caller, &ready, tool, invocation);
+        let mut entry = Entry::new(self, &acting, caller, ready, tool, invocation);
         let denials: Vec<_> = effective.denied_services().collect();
         if !denials.is_empty() {
             entry.denied(&denials)?;

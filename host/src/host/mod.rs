@@ -20,6 +20,7 @@ mod history;
 mod home;
 mod invoke;
 mod learn;
+mod watched;
 mod receipt;
 
 use std::collections::BTreeSet;
@@ -37,6 +38,7 @@ use crate::diagnostic::Diagnostics;
 use crate::egress::Egress;
 use crate::id::{Caller, Digest, SkillName};
 use crate::net::{AddressRules, Endpoint, FetchLimits, Net, NetError};
+use crate::observe::Observer;
 use crate::policy::{Comparison, Effective, Manifest, Permissions, Policy, Reach, Side, Skill};
 use crate::provider::Catalogue;
 use crate::recall::Recall;
@@ -67,6 +69,7 @@ pub struct Host {
     audit: Arc<AuditLog>,
     registry: Registry,
     clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
     ready: Recall<SkillName, Arc<KnownSkill>>,
 }
 

@@ -74,6 +74,22 @@ pub enum LimitReached {
     Stack,
 }
 
+impl LimitReached {
+    /// Which bound it is, in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::TableElements(_) => "table-elements",
+            Self::Time(_) => "time",
+            Self::Result(_) => "result",
+            Self::Transfer(_) => "transfer",
+            Self::Handles(_) => "handles",
+            Self::HostCalls(_) => "host-calls",
+            Self::Stack => "stack",
+        }
+    }
+}
+
 /// Counts what the guest's memories and tables take, all of one call together.
 #[derive(Debug)]
 pub(super) struct Limiter {

@@ -6,6 +6,6 @@ use crate::run::{command, root, run};
 
 pub(super) fn prove() -> Result<()> {
     let pictures = root().join("target/prove/pictures");
-    let mut tests = command("cargo", &["test", "-p", "clawcoil-cli", "--test", "browser", "--", "--nocapture"]);
+    let mut tests = command("cargo", &["test", "--workspace", "--test", "browser", "--", "--nocapture"]);
     run(tests.env("CLAWCOIL_PROVE", "1").env("CLAWCOIL_PICTURES", pictures))
 }

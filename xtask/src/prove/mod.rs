@@ -7,6 +7,7 @@ mod conformance;
 mod contract;
 mod first;
 mod judges;
+mod load;
 mod mcp;
 mod python;
 
@@ -28,6 +29,7 @@ const PARTS: &[Part] = &[
     ("mcp", mcp::prove),
     ("first", first::prove),
     ("contract", contract::prove),
+    ("load", load::prove),
 ];
 
 /// Runs the parts of these names, or all.

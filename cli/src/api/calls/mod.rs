@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer;
 use super::key::Key;
-use crate::serve::{App, Kind, Problem, Shared, Working};
+use crate::serve::{App, Kind, Problem, RequestId, Shared, Working};
 use alive::Process;
 use stored::{Claim, Store};
 
@@ -124,7 +124,7 @@ impl Calls {
             place,
             _working: working,
         };
-        tokio::spawn(running.run());
+        tokio::spawn(RequestId::carry(running.run()));
         Ok(Begun::New(kept))
     }
 

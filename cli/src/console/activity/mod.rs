@@ -22,8 +22,10 @@ use crate::serve::{App, Shared};
 use follow::Follower;
 use series::Series;
 
-pub(super) use series::{Range, Totals};
-pub(super) use view::show;
+pub(super) use plot::Plot;
+use series::Range;
+pub(super) use series::Totals;
+pub(super) use view::{Glance, show};
 
 /// How often is looked for new entries.
 const EVERY: Duration = Duration::from_millis(500);
@@ -79,11 +81,6 @@ impl Activity {
     /// What is added from now on. `Lagged` means: look at everything.
     pub(super) fn subscribe(&self) -> broadcast::Receiver<Heard> {
         self.heard.subscribe()
-    }
-
-    /// The figures of a length of time up to now.
-    pub(super) fn totals(&self, range: Range, now: Timestamp) -> Totals {
-        self.series().totals(range, now)
     }
 
     fn series(&self) -> std::sync::MutexGuard<'_, Series> {

@@ -12,43 +12,43 @@ const WIDTH: usize = 960;
 const HEIGHT: usize = 120;
 
 /// One colour of a bar, or one line.
-pub(super) struct Part {
+pub(in super::super) struct Part {
     /// The class in the style sheet.
-    pub(super) class: &'static str,
-    pub(super) words: &'static str,
+    pub(in super::super) class: &'static str,
+    pub(in super::super) words: &'static str,
 }
 
 /// A bar of a picture.
-pub(super) struct Bar {
-    pub(super) x: usize,
-    pub(super) y: usize,
-    pub(super) width: usize,
-    pub(super) height: usize,
-    pub(super) class: &'static str,
+pub(in super::super) struct Bar {
+    pub(in super::super) x: usize,
+    pub(in super::super) y: usize,
+    pub(in super::super) width: usize,
+    pub(in super::super) height: usize,
+    pub(in super::super) class: &'static str,
 }
 
 /// Where a pointer finds the words of a step.
-pub(super) struct Spot {
-    pub(super) x: usize,
-    pub(super) width: usize,
-    pub(super) words: String,
+pub(in super::super) struct Spot {
+    pub(in super::super) x: usize,
+    pub(in super::super) width: usize,
+    pub(in super::super) words: String,
 }
 
 /// One picture.
-pub(super) struct Plot {
-    pub(super) id: &'static str,
-    pub(super) title: &'static str,
+pub(in super::super) struct Plot {
+    pub(in super::super) id: &'static str,
+    pub(in super::super) title: &'static str,
     /// What it shows, in a sentence, for those who don't see it.
-    pub(super) summary: String,
+    pub(in super::super) summary: String,
     /// Width and height of its own units.
-    pub(super) size: (usize, usize),
+    pub(in super::super) size: (usize, usize),
     /// The highest value, at the top of the axis.
-    pub(super) top: String,
-    pub(super) parts: Vec<Part>,
-    pub(super) bars: Vec<Bar>,
+    pub(in super::super) top: String,
+    pub(in super::super) parts: Vec<Part>,
+    pub(in super::super) bars: Vec<Bar>,
     /// Lines as paths, with their class.
-    pub(super) lines: Vec<(&'static str, String)>,
-    pub(super) spots: Vec<Spot>,
+    pub(in super::super) lines: Vec<(&'static str, String)>,
+    pub(in super::super) spots: Vec<Spot>,
 }
 
 type Steps = [(i64, Totals)];
@@ -173,11 +173,11 @@ fn scaled(value: u64, top: u64) -> usize {
     usize::try_from(value.saturating_mul(HEIGHT as u64) / top.max(1)).unwrap_or(HEIGHT)
 }
 
-/// The next number that people read easily: 1, 2, 5, 10, 20, 50, …
+/// The next number that people read easily, and its half too: 1, 2, 3, 4, 6, 8, 10, 20, …
 fn ceiling(value: u32) -> u32 {
     let mut step = 1_u32;
     loop {
-        for factor in [1, 2, 5] {
+        for factor in [1, 2, 3, 4, 6, 8] {
             let next = step.saturating_mul(factor);
             if next >= value {
                 return next;
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_axis_ends_at_a_number_that_people_read_easily() {
-        assert_eq!([0, 1, 3, 6, 11, 40, 99, 101].map(ceiling), [1, 1, 5, 10, 20, 50, 100, 200]);
+        assert_eq!([0, 1, 3, 5, 11, 40, 99, 101].map(ceiling), [1, 1, 3, 6, 20, 40, 100, 200]);
         assert_eq!(ceiling(u32::MAX), u32::MAX);
     }
 

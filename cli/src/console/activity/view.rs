@@ -64,8 +64,6 @@ pub(in super::super) async fn show(
         most: short(0.95, step).unwrap_or_default(),
         totals: step.clone(),
     });
-    let every = (steps.len() / 6).max(1);
-    let ticks = steps.iter().step_by(every).map(|(second, _)| clock_time(*second)).chain(["now".to_owned()]).collect();
     let view = View {
         page: Page::of("Activity", &visitor, Place::Activity),
         ranges: Range::ALL.map(|one| (one.as_str(), one.words(), one == range)).into(),
@@ -74,8 +72,36 @@ pub(in super::super) async fn show(
         most: short(0.95, &all),
         all,
         rows: rows.collect(),
-        ticks,
+        ticks: ticks(&steps),
         plots: vec![plot::calls(&steps), plot::latencies(&steps), plot::denials(&steps), plot::refreshes(&steps)],
     };
     Ok(page::render(StatusCode::OK, &view))
+}
+
+/// The axis of time.
+fn ticks(steps: &[(i64, Totals)]) -> Vec<String> {
+    let every = (steps.len() / 6).max(1);
+    let times = steps.iter().step_by(every).map(|(second, _)| clock_time(*second));
+    times.chain(["now".to_owned()]).collect()
+}
+
+/// The last hour at a glance; nothing where nothing happened.
+pub(in super::super) struct Glance {
+    pub(in super::super) totals: Totals,
+    pub(in super::super) plots: Vec<Plot>,
+    pub(in super::super) ticks: Vec<String>,
+    pub(in super::super) words: &'static str,
+}
+
+impl Glance {
+    pub(in super::super) async fn of(app: &Shared) -> Self {
+        let (range, now) = (Range::Hour, app.host.clock().now());
+        let activity = Activity::followed(app).await;
+        let (steps, totals) = {
+            let series = activity.series();
+            (series.steps(range, now), series.totals(range, now))
+        };
+        let plots = if totals.is_empty() { Vec::new() } else { vec![plot::calls(&steps), plot::latencies(&steps)] };
+        Self { totals, plots, ticks: ticks(&steps), words: range.words() }
+    }
 }

@@ -1,0 +1,265 @@
+//! What `clawcoil serve` tells operators of its inside: traces to a collector, and its log.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+mod served;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use clawcoil::id::Owner;
+use clawcoil::secret::AccessToken;
+use clawcoil::vault::Kind;
+use clawcoil_tests::http::{Answer, send};
+use clawcoil_tests::{GuestAgent, Upstream, canary};
+use http::{Method, StatusCode};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as AnyValue;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use prost::Message as _;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use served::Served;
+
+const MANIFEST: &str = "\
+[skill]
+name = \"probe\"
+version = \"0.1.0\"
+description = \"Try what it is told\"
+[[service]]
+name = \"github\"
+provider = \"github\"
+scopes = [\"repo\"]
+optional = true
+reason = \"to test\"
+[[service.request]]
+origin = \"https://api.github.com\"
+";
+
+const PERMISSIONS: &str = "\
+[[grant]]
+skill = \"probe\"
+approval = \"none\"
+users = [\"*\"]
+service = \"github\"
+provider = \"github\"
+scopes = [\"repo\"]
+use = \"inject\"
+";
+
+const TOKEN: &str = "telemetry-canary-3Kp7-token";
+/// Of a program that traces its own work.
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+/// An agent whose skill asks an API in alice's name.
+async fn agent(upstream: &Upstream) -> GuestAgent {
+    let stand_in = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", upstream.origin());
+    let agent = GuestAgent::new("probe", MANIFEST, PERMISSIONS, &stand_in, &[]).await;
+    canary::plant(canary::Kind::ApiKey, TOKEN);
+    let (owner, secret) = (Owner::User("alice".parse().unwrap()), AccessToken::new(TOKEN.to_owned()));
+    let (provider, account) = ("github".parse().unwrap(), "default".parse().unwrap());
+    let scopes = BTreeSet::from(["repo".parse().unwrap()]);
+    let connector = agent.host.connector();
+    connector.fixed(&owner, &provider, &account, Kind::StaticBearer, &scopes, secret).await.unwrap();
+    agent
+}
+
+async fn call(served: &Served, token: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
+    let input = json!({ "method": "GET", "url": url, "headers": [], "body": "" });
+    let body = json!({ "skill": "probe", "tool": "fetch", "input": input });
+    let bearer = format!("Bearer {token}");
+    let headers = [&[("authorization", bearer.as_str()), ("content-type", "application/json")], headers].concat();
+    send(Method::POST, &served.at("/v1/invocations"), &headers, body.to_string()).await
+}
+
+/// The same over MCP, in the revision that has no sessions.
+async fn call_over_mcp(served: &Served, token: &str, meta: &Value) -> Answer {
+    let mut all = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "tests", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    for (name, value) in meta.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    let arguments = json!({ "method": "GET", "url": "https://api.github.com/", "headers": [], "body": "" });
+    let params = json!({ "name": "probe_fetch", "arguments": arguments, "_meta": all });
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "probe_fetch"),
+    ];
+    send(Method::POST, &served.at("/mcp"), &headers, body.to_string()).await
+}
+
+/// A collector of traces, and the bodies that it was sent.
+async fn collector() -> (Upstream, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let bodies: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+    let kept = Arc::clone(&bodies);
+    let collector = Upstream::start(move |seen| {
+        assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v1/traces"));
+        assert_eq!(seen.headers["content-type"], "application/x-protobuf");
+        kept.lock().unwrap().push(seen.body.to_vec());
+        (200, String::new())
+    })
+    .await;
+    (collector, bodies)
+}
+
+fn spans(bodies: &[Vec<u8>]) -> Vec<Span> {
+    let requests = bodies.iter().map(|body| ExportTraceServiceRequest::decode(body.as_slice()).unwrap());
+    requests
+        .flat_map(|request| request.resource_spans)
+        .flat_map(|of_resource| of_resource.scope_spans)
+        .flat_map(|of_scope| of_scope.spans)
+        .collect()
+}
+
+fn attribute(span: &Span, name: &str) -> Option<String> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == name)?;
+    match found.value.as_ref()?.value.as_ref()? {
+        AnyValue::StringValue(text) => Some(text.clone()),
+        AnyValue::IntValue(number) => Some(number.to_string()),
+        other => Some(format!("{other:?}")),
+    }
+}
+
+fn the_one<'a>(spans: &'a [Span], what: &str, is: impl Fn(&Span) -> bool) -> &'a Span {
+    let found: Vec<_> = spans.iter().filter(|span| is(span)).collect();
+    assert_eq!(found.len(), 1, "{what}: {:#?}", spans.iter().map(|span| &span.name).collect::<Vec<_>>());
+    found[0]
+}
+
+fn home(agent: &GuestAgent) -> &Path {
+    agent.host.home().folder()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_sees_each_call_within_the_trace_of_its_caller_and_no_secret() {
+    let upstream = Upstream::plain().await;
+    let agent = agent(&upstream).await;
+    let (collector, bodies) = collector().await;
+    let config = format!("[traces]\nendpoint = \"{}\"\n", collector.origin());
+    std::fs::write(home(&agent).join("serve.toml"), config).unwrap();
+    let served = Served::start(home(&agent));
+    let token = served::token(home(&agent), "bot", "alice", &["invoke"]);
+
+    let named = format!("00-{TRACE}-{PARENT}-01");
+    let answer =
+        call(&served, &token, "https://api.github.com/user?secret=2Lz8-canary", &[("traceparent", &named)]).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let refused = call(&served, &token, "https://elsewhere.example.com/", &[]).await;
+    assert_eq!(refused.status, StatusCode::OK, "{}", refused.text());
+    let other = "ffffffffffffffffffffffffffffff01";
+    let over_mcp = call_over_mcp(&served, &token, &json!({ "traceparent": format!("00-{other}-{PARENT}-01") })).await;
+    assert_eq!(over_mcp.status, StatusCode::OK, "{}", over_mcp.text());
+    assert_eq!(upstream.requests().len(), 2, "the token went out, and only to its API");
+    // What is left is sent at the end.
+    served.signal(Signal::TERM);
+    assert!(served.ended().await.success());
+
+    let bodies = bodies.lock().unwrap().clone();
+    let spans = spans(&bodies);
+    let parent =
+        |span: &Span| format!("{:016x}", u64::from_be_bytes(span.parent_span_id.as_slice().try_into().unwrap()));
+    let of_trace = |span: &Span, trace: &str| {
+        format!("{:032x}", u128::from_be_bytes(span.trace_id.as_slice().try_into().unwrap())) == trace
+    };
+
+    let request = the_one(&spans, "the request", |span| of_trace(span, TRACE) && span.name == "POST /v1/invocations");
+    assert_eq!((parent(request).as_str(), request.kind()), (PARENT, SpanKind::Server));
+    assert_eq!(attribute(request, "http.response.status_code").unwrap(), "200");
+    let id = answer.headers["x-request-id"].to_str().unwrap();
+    assert_eq!(attribute(request, "request_id").unwrap(), id);
+    let called = the_one(&spans, "its call", |span| of_trace(span, TRACE) && span.name == "tools/call fetch");
+    assert_eq!(called.parent_span_id, request.span_id);
+    for (name, value) in
+        [("gen_ai.operation.name", "execute_tool"), ("gen_ai.tool.name", "fetch"), ("clawcoil.skill", "probe")]
+    {
+        assert_eq!(attribute(called, name).as_deref(), Some(value));
+    }
+    assert_eq!(attribute(called, "gen_ai.tool.call.id").as_deref(), answer.json()["id"].as_str());
+    assert_eq!(attribute(called, "error.type"), None);
+
+    let failed = the_one(&spans, "the failed call", |span| attribute(span, "error.type").is_some());
+    assert_eq!(
+        (failed.name.as_str(), attribute(failed, "error.type").unwrap().as_str()),
+        ("tools/call fetch", "tool-error")
+    );
+
+    let mcp = the_one(&spans, "the request of MCP", |span| span.name == "mcp tools/call");
+    assert!(of_trace(mcp, other) && parent(mcp) == PARENT, "{mcp:?}");
+    assert_eq!(attribute(mcp, "mcp.protocol.version").unwrap(), "2026-07-28");
+    let called = the_one(&spans, "its call", |span| of_trace(span, other) && span.name == "tools/call fetch");
+    assert_eq!(called.parent_span_id, mcp.span_id);
+
+    let key = std::fs::read_to_string(agent.host.home().key()).unwrap();
+    for body in &bodies {
+        let text = String::from_utf8_lossy(body);
+        for secret in [TOKEN, token.as_str(), "2Lz8-canary", "alice", key.lines().nth(1).unwrap()] {
+            assert!(!text.contains(secret), "{secret} is in a trace");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_collector_nothing_is_traced_and_a_wrong_address_is_said() {
+    let upstream = Upstream::plain().await;
+    let agent = agent(&upstream).await;
+    let mut command = served::clawcoil(home(&agent), &["serve", "--listen", "127.0.0.1:0"]);
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.example.com:4318");
+    let output = command.output().unwrap();
+    let said = canary::without_log("command", &output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(said).unwrap();
+    assert!(said.contains("OTEL_EXPORTER_OTLP_ENDPOINT names no collector: it must be https"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_in_json_has_the_request_s_id_in_each_line_and_what_looks_like_a_secret_in_none() {
+    let upstream = Upstream::plain().await;
+    let agent = agent(&upstream).await;
+    let token = served::token(home(&agent), "bot", "alice", &["invoke"]);
+    let mut command =
+        served::clawcoil(home(&agent), &["serve", "--json", "--log-format", "json", "--listen", "127.0.0.1:0"]);
+    // All that anybody logs, without what each skill's compilation says.
+    command.env("RUST_LOG", canary::FILTER).env_remove("CLAWCOIL_DANGEROUS_UNREDACTED_LOG");
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let served = Served::of(command.stderr(Stdio::from(log.reopen().unwrap())), home(&agent));
+    let answer = call(&served, &token, "https://elsewhere.example.com/", &[("x-request-id", "from-a-proxy_1")]).await;
+    assert_eq!(answer.headers["x-request-id"], "from-a-proxy_1");
+    let unnamed = call(&served, &token, "https://api.github.com/", &[("x-request-id", "not {one}")]).await;
+    let id = unnamed.headers["x-request-id"].to_str().unwrap().to_owned();
+    assert!(id.starts_with("req_"), "{id}");
+    let missing = send(Method::GET, &served.at("/v1/skills?code=9Xv5-canary&access_token=9Xv5-canary"), &[], "").await;
+    assert_eq!(missing.json()["request_id"], missing.headers["x-request-id"].to_str().unwrap());
+    served.signal(Signal::TERM);
+    assert!(served.ended().await.success());
+
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    canary::keep("serve-json", text.as_bytes());
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["level"].is_string()));
+    for named in ["from-a-proxy_1", &id] {
+        let of_request = lines.iter().filter(|line| line["request_id"] == named).count();
+        assert!(of_request > 0, "no line of {named}");
+        let within = |line: &&Value| line["spans"].as_array().is_some_and(|spans| spans.contains(&json!("tools/call")));
+        assert!(lines.iter().filter(|line| line["request_id"] == named).any(|line| within(&line)), "{named}");
+    }
+    let of_calls = lines
+        .iter()
+        .filter(|line| line["target"].as_str().is_some_and(|target| target.starts_with("clawcoil::egress")));
+    assert!(of_calls.clone().all(|line| line["request_id"].is_string()), "a line of a call without its request");
+    for secret in [TOKEN, token.as_str(), "9Xv5-canary"] {
+        assert!(!text.contains(secret), "{secret} is in the log");
+    }
+}
