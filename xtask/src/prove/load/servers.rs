@@ -18,7 +18,32 @@ const VERSION: &str = "48.0.8";
 /// Each of them has calls of its own.
 const USERS: usize = 8;
 
-const MANIFEST: &str = "[skill]\nname = \"echo\"\nversion = \"0.1.0\"\ndescription = \"Says back what it is told\"\n";
+/// The skill can ask for a token, and does not.
+const MANIFEST: &str = "\
+[skill]
+name = \"echo\"
+version = \"0.1.0\"
+description = \"Says back what it is told\"
+[[service]]
+name = \"github\"
+provider = \"github\"
+scopes = [\"repo\"]
+optional = true
+reason = \"to measure\"
+[[service.request]]
+origin = \"https://api.github.com\"
+";
+
+const PERMISSIONS: &str = "\
+[[grant]]
+skill = \"echo\"
+approval = \"none\"
+users = [\"*\"]
+service = \"github\"
+provider = \"github\"
+scopes = [\"repo\"]
+use = \"inject\"
+";
 
 /// A process that ends with this value.
 struct Process(Child);
@@ -53,6 +78,7 @@ impl Serve {
         let told = |arguments: &[&str]| output(Command::new(program()).arg("--home").arg(&home).args(arguments));
         told(&["init", "--no-recovery"])?;
         told(&["skill", "add", &skill.join("component.wasm").to_string_lossy()])?;
+        fs::write(home.join("permissions.toml"), PERMISSIONS)?;
         fs::write(home.join("serve.toml"), "[limits]\nrequests_per_minute = 1000000\n")?;
         let mut tokens = Vec::new();
         for user in 0..USERS {
