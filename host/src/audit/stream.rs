@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::folder;
 use super::settings::Destination;
-use super::sink::Sink;
+use super::sink::{FileSink, Sink};
 
 /// So many bytes at the end of a copy are compared with the log.
 const COMPARED: u64 = 4096;
+/// A chain of which there is no copy gets one only where it is no longer: its process died at its beginning. What was written
+/// before there was this sink stays where it is.
+const MOST_NEW: u64 = 64 << 10;
 
 /// The sink for what the settings name. `source` is the chain's own file, where it has one.
 pub(super) fn sink(destination: &Destination, chain: &str, source: Option<&Path>) -> Box<dyn Sink> {
@@ -115,8 +119,9 @@ impl Drop for Program {
 
 /// The chain's file again, in another folder.
 ///
-/// Each line brings the copy up to where the log is, so that what it missed is made good. A copy that goes on where the log has
-/// ended, or that is another one, is left alone: it is the proof that the log was cut.
+/// Each line brings the copy up to where the log is, so that what it missed is made good; the first one brings up the copies of
+/// the chains that nobody writes any more, too. A process that was killed may have had no time for it. A copy that goes on where
+/// the log has ended, or that is another one, is left alone: it is the proof that the log was cut.
 struct Copied {
     folder: PathBuf,
     name: String,
@@ -156,6 +161,32 @@ impl Copied {
         Ok(Both { copy, length, source })
     }
 
+    /// Brings up the copies of the chains that no process writes.
+    fn bring_up_others(&self) -> io::Result<()> {
+        let Some(dir) = self.source.as_deref().and_then(Path::parent) else { return Ok(()) };
+        for (chain, path) in folder::chains(dir)? {
+            let name = format!("{chain}.jsonl");
+            let is_new = !self.folder.join(&name).exists();
+            if name == self.name || is_new && fs::metadata(&path)?.len() > MOST_NEW {
+                continue;
+            }
+            // Held, so that no process begins to write it. One that does already brings up its copy itself.
+            let Some(_held) = FileSink::open(&path)? else { continue };
+            let copied = Self { folder: self.folder.clone(), name, source: Some(path), file: Mutex::default() };
+            match copied.open() {
+                Ok(mut both) => {
+                    Self::bring_up(&mut both, &[])?;
+                    both.copy.sync_data()?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::error!(chain, %error, "a copy of the audit log is not brought up");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn bring_up(both: &mut Both, line: &[u8]) -> io::Result<()> {
         let new = match &both.source {
             Some(source) => {
@@ -183,7 +214,11 @@ impl Sink for Copied {
         let mut file = locked(&self.file);
         let mut both = match file.take() {
             Some(both) => both,
-            None => self.open()?,
+            None => {
+                let both = self.open()?;
+                self.bring_up_others()?;
+                both
+            }
         };
         Self::bring_up(&mut both, line)?;
         *file = Some(both);

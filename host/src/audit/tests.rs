@@ -648,6 +648,28 @@ async fn a_folder_has_the_same_files_and_checks_like_the_log() {
 }
 
 #[tokio::test]
+async fn copies_that_killed_processes_left_behind_are_brought_up_by_the_next() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let clock = clock();
+    let to_copy = || Destination::Folder(copy.path().to_owned());
+    for n in 0..3 {
+        log_to(to_copy(), dir.path(), &clock).append_for_release(&event(&n.to_string())).await.unwrap();
+    }
+    // The last line of one did not arrive, and nothing of another; the youngest is not gone on with by the next process.
+    let copies = files(copy.path());
+    for (path, lines) in copies.iter().zip([1, 0]) {
+        let text = fs::read_to_string(path).unwrap();
+        fs::write(path, text.split_inclusive('\n').take(lines).collect::<String>()).unwrap();
+    }
+    let log = log_to(to_copy(), dir.path(), &clock);
+    log.append_for_release(&event("next")).await.unwrap();
+    verify(copy.path(), &key()).unwrap();
+    for path in files(dir.path()) {
+        assert_eq!(fs::read(&path).unwrap(), fs::read(copy.path().join(path.file_name().unwrap())).unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_copy_that_has_more_than_the_log_is_left_alone_and_keeps_tokens_in() {
     let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let clock = clock();
