@@ -212,13 +212,12 @@ impl Copied {
 impl Sink for Copied {
     fn append(&self, line: &[u8]) -> io::Result<()> {
         let mut file = locked(&self.file);
-        let mut both = match file.take() {
-            Some(both) => both,
-            None => {
-                let both = self.open()?;
-                self.bring_up_others()?;
-                both
-            }
+        let mut both = if let Some(both) = file.take() {
+            both
+        } else {
+            let both = self.open()?;
+            self.bring_up_others()?;
+            both
         };
         Self::bring_up(&mut both, line)?;
         *file = Some(both);
