@@ -4,6 +4,7 @@
 mod served;
 
 use clawcoil::audit::{self, Filter};
+use clawcoil_tests::guest::ATTACKS_MANIFEST;
 use clawcoil_tests::http::{Answer, send};
 use clawcoil_tests::{GuestAgent, skills};
 use http::{Method, StatusCode, header};
@@ -11,10 +12,6 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use served::{Served, token};
-
-const MANIFEST: &str = "[skill]\nname = \"attacks\"\nversion = \"0.1.0\"\ndescription = \"Try what it is told\"\n\
-     [[service]]\nname = \"service\"\nprovider = \"github\"\nscopes = [\"repo\"]\nuse = \"reveal\"\nreason = \"to test\"\n\
-     optional = true\n[[service.request]]\norigin = \"https://api.github.com\"\n";
 
 const GRANT: &str = "[[grant]]\nskill = \"attacks\"\napproval = \"none\"\nusers = [\"alice\", \"bob\"]\nservice = \"service\"\n\
      provider = \"github\"\nscopes = [\"repo\"]\nuse = \"reveal\"\n";
@@ -28,7 +25,7 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let agent = GuestAgent::new("attacks", MANIFEST, GRANT, "", &[]).await;
+        let agent = GuestAgent::new("attacks", ATTACKS_MANIFEST, GRANT, "", &[]).await;
         agent.host.registry().add(&skills::component("conformance"), None).unwrap();
         let home = agent.host.home().folder();
         let served = Served::start(home);

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clawcoil::vault::ClientRegistration;
+use clawcoil_tests::guest::ATTACKS_MANIFEST;
 use clawcoil_tests::http::{Answer, send};
 use clawcoil_tests::{Browser, Form, GuestAgent, skills};
 use http::{Method, StatusCode};
@@ -172,10 +173,6 @@ struct Stage {
     alice: String,
 }
 
-const MANIFEST: &str = "[skill]\nname = \"attacks\"\nversion = \"0.1.0\"\ndescription = \"Try what it is told\"\n\
-     [[service]]\nname = \"service\"\nprovider = \"github\"\nscopes = [\"repo\"]\nuse = \"reveal\"\nreason = \"to test\"\n\
-     optional = true\n[[service.request]]\norigin = \"https://api.github.com\"\n";
-
 const GRANT: &str = "[[grant]]\nskill = \"attacks\"\napproval = \"none\"\nusers = [\"alice\"]\nservice = \"service\"\n\
      provider = \"github\"\nscopes = [\"repo\"]\nuse = \"reveal\"\n";
 
@@ -186,7 +183,7 @@ const ALL: &[&str] = &["invoke", "connect"];
 
 impl Stage {
     async fn new() -> Self {
-        let agent = GuestAgent::new("attacks", MANIFEST, GRANT, "", &[]).await;
+        let agent = GuestAgent::new("attacks", ATTACKS_MANIFEST, GRANT, "", &[]).await;
         agent.host.registry().add(&skills::component("conformance"), None).unwrap();
         let client = ClientRegistration { client_id: "tests".to_owned(), client_secret: None };
         agent.host.vault().put_client(&"github".parse().unwrap(), client).await.unwrap();

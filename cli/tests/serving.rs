@@ -3,14 +3,11 @@
 
 mod served;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use clawcoil::id::Owner;
-use clawcoil::secret::AccessToken;
-use clawcoil::vault::Kind;
+use clawcoil_tests::GuestAgent;
+use clawcoil_tests::guest::{PROBE_GRANT, PROBE_MANIFEST};
 use clawcoil_tests::http::{Answer, send};
-use clawcoil_tests::{GuestAgent, canary};
 use http::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -20,32 +17,6 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use served::Served;
-
-const MANIFEST: &str = "\
-[skill]
-name = \"probe\"
-version = \"0.1.0\"
-description = \"Try what it is told\"
-[[service]]
-name = \"github\"
-provider = \"github\"
-scopes = [\"repo\"]
-optional = true
-reason = \"to test\"
-[[service.request]]
-origin = \"https://api.github.com\"
-";
-
-const PERMISSIONS: &str = "\
-[[grant]]
-skill = \"probe\"
-approval = \"none\"
-users = [\"*\"]
-service = \"github\"
-provider = \"github\"
-scopes = [\"repo\"]
-use = \"inject\"
-";
 
 const CALLS: usize = 100;
 const USERS: [&str; 2] = ["alice", "bob"];
@@ -103,15 +74,10 @@ struct Stage {
 impl Stage {
     async fn new(config: &str) -> Self {
         let upstream = Holding::start().await;
-        canary::plant(canary::Kind::ApiKey, TOKEN);
         let stand_in = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", upstream.origin);
-        let agent = GuestAgent::new("probe", MANIFEST, PERMISSIONS, &stand_in, &[]).await;
+        let agent = GuestAgent::new("probe", PROBE_MANIFEST, PROBE_GRANT, &stand_in, &[]).await;
         for user in USERS {
-            let (owner, secret) = (Owner::User(user.parse().unwrap()), AccessToken::new(TOKEN.to_owned()));
-            let (provider, account) = ("github".parse().unwrap(), "default".parse().unwrap());
-            let scopes = BTreeSet::from(["repo".parse().unwrap()]);
-            let connector = agent.host.connector();
-            connector.fixed(&owner, &provider, &account, Kind::StaticBearer, &scopes, secret).await.unwrap();
+            agent.connect_account(user, "default", "github", &["repo"], TOKEN).await;
         }
         let home = agent.host.home().folder().to_owned();
         std::fs::write(home.join("serve.toml"), config).unwrap();

@@ -3,14 +3,11 @@
 
 mod served;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use clawcoil::id::Owner;
-use clawcoil::secret::AccessToken;
-use clawcoil::vault::Kind;
+use clawcoil_tests::guest::{PROBE_GRANT, PROBE_MANIFEST};
 use clawcoil_tests::http::{Answer, send};
 use clawcoil_tests::{GuestAgent, Upstream, canary};
 use http::{Method, StatusCode};
@@ -24,32 +21,6 @@ use serde_json::{Value, json};
 
 use served::Served;
 
-const MANIFEST: &str = "\
-[skill]
-name = \"probe\"
-version = \"0.1.0\"
-description = \"Try what it is told\"
-[[service]]
-name = \"github\"
-provider = \"github\"
-scopes = [\"repo\"]
-optional = true
-reason = \"to test\"
-[[service.request]]
-origin = \"https://api.github.com\"
-";
-
-const PERMISSIONS: &str = "\
-[[grant]]
-skill = \"probe\"
-approval = \"none\"
-users = [\"*\"]
-service = \"github\"
-provider = \"github\"
-scopes = [\"repo\"]
-use = \"inject\"
-";
-
 const TOKEN: &str = "telemetry-canary-3Kp7-token";
 /// Of a program that traces its own work.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -58,13 +29,8 @@ const PARENT: &str = "b7ad6b7169203331";
 /// An agent whose skill asks an API in alice's name.
 async fn agent(upstream: &Upstream) -> GuestAgent {
     let stand_in = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", upstream.origin());
-    let agent = GuestAgent::new("probe", MANIFEST, PERMISSIONS, &stand_in, &[]).await;
-    canary::plant(canary::Kind::ApiKey, TOKEN);
-    let (owner, secret) = (Owner::User("alice".parse().unwrap()), AccessToken::new(TOKEN.to_owned()));
-    let (provider, account) = ("github".parse().unwrap(), "default".parse().unwrap());
-    let scopes = BTreeSet::from(["repo".parse().unwrap()]);
-    let connector = agent.host.connector();
-    connector.fixed(&owner, &provider, &account, Kind::StaticBearer, &scopes, secret).await.unwrap();
+    let agent = GuestAgent::new("probe", PROBE_MANIFEST, PROBE_GRANT, &stand_in, &[]).await;
+    agent.connect("github", &["repo"], TOKEN).await;
     agent
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 use clawcoil::audit::{self, Entry, Filter};
 use clawcoil::clock::SystemClock;
 use clawcoil::host::{Home, Host, InvokeError, Outcome, init};
-use clawcoil::id::{Caller, ExplanationId, Owner};
+use clawcoil::id::{Caller, ConnectionId, ExplanationId, Owner};
 use clawcoil::identity::Recovery;
 use clawcoil::net::{NetSettings, Resolve};
 use clawcoil::runtime::{EngineSettings, Settings};
@@ -18,7 +18,7 @@ use clawcoil::vault::Kind;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::agent::{default_account, name, plant_key};
+use crate::agent::{name, plant_key};
 use crate::canary;
 
 #[allow(clippy::unwrap_used, reason = "shared with the benches")]
@@ -27,6 +27,51 @@ mod guests;
 
 /// Built once for a test run.
 static GUESTS: LazyLock<HashMap<String, Vec<u8>>> = LazyLock::new(guests::build);
+
+/// The manifest of the guest `probe`: it asks GitHub, if an account is there.
+pub const PROBE_MANIFEST: &str = "\
+[skill]
+name = \"probe\"
+version = \"0.1.0\"
+description = \"Try what it is told\"
+[[service]]
+name = \"github\"
+provider = \"github\"
+scopes = [\"repo\"]
+optional = true
+reason = \"to test\"
+[[service.request]]
+origin = \"https://api.github.com\"
+";
+
+/// The grant of all that [`PROBE_MANIFEST`] wants, for everyone.
+pub const PROBE_GRANT: &str = "\
+[[grant]]
+skill = \"probe\"
+approval = \"none\"
+users = [\"*\"]
+service = \"github\"
+provider = \"github\"
+scopes = [\"repo\"]
+use = \"inject\"
+";
+
+/// The manifest of the guest `attacks`, which wants to see the token, if an account is there.
+pub const ATTACKS_MANIFEST: &str = "\
+[skill]
+name = \"attacks\"
+version = \"0.1.0\"
+description = \"Try what it is told\"
+[[service]]
+name = \"service\"
+provider = \"github\"
+scopes = [\"repo\"]
+use = \"reveal\"
+optional = true
+reason = \"to test\"
+[[service.request]]
+origin = \"https://api.github.com\"
+";
 
 /// An agent in a folder of its own, with one skill.
 #[derive(Debug)]
@@ -110,13 +155,29 @@ impl GuestAgent {
     /// # Panics
     ///
     /// The host refuses.
-    pub async fn connect(&self, provider: &str, scopes: &[&str], secret: &str) -> clawcoil::id::ConnectionId {
+    pub async fn connect(&self, provider: &str, scopes: &[&str], secret: &str) -> ConnectionId {
+        self.connect_account("alice", "default", provider, scopes, secret).await
+    }
+
+    /// The same for an account of any user.
+    ///
+    /// # Panics
+    ///
+    /// The host refuses.
+    pub async fn connect_account(
+        &self,
+        user: &str,
+        account: &str,
+        provider: &str,
+        scopes: &[&str],
+        secret: &str,
+    ) -> ConnectionId {
         canary::plant(canary::Kind::ApiKey, secret);
         let scopes: BTreeSet<_> = scopes.iter().copied().map(name).collect();
-        let (owner, secret) = (Owner::User(name("alice")), AccessToken::new(secret.to_owned()));
+        let (owner, secret) = (Owner::User(name(user)), AccessToken::new(secret.to_owned()));
         self.host
             .connector()
-            .fixed(&owner, &name(provider), &default_account(), Kind::StaticBearer, &scopes, secret)
+            .fixed(&owner, &name(provider), &name(account), Kind::StaticBearer, &scopes, secret)
             .await
             .unwrap_or_else(|error| panic!("{error}"))
             .id

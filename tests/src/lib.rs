@@ -7,7 +7,7 @@
 mod agent;
 mod authorization_server;
 mod browser;
-mod guest;
+pub mod guest;
 pub mod http;
 pub mod skills;
 mod upstream;

@@ -7,17 +7,15 @@
     reason = "a test ends where something is not as it should be"
 )]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clawcoil::audit::{self, EventKind, Filter};
 use clawcoil::host::{InvokeError, Outcome};
-use clawcoil::id::{Caller, Owner};
+use clawcoil::id::Caller;
 use clawcoil::runtime::End;
-use clawcoil::secret::AccessToken;
-use clawcoil::vault::Kind;
-use clawcoil_tests::{GuestAgent, Seen, Upstream, canary};
+use clawcoil_tests::guest::PROBE_GRANT;
+use clawcoil_tests::{GuestAgent, Seen, Upstream};
 use serde_json::{Value, json};
 
 const MANIFEST: &str = "\
@@ -32,17 +30,6 @@ scopes = [\"repo\"]
 reason = \"to test\"
 [[service.request]]
 origin = \"https://api.github.com\"
-";
-
-const PERMISSIONS: &str = "\
-[[grant]]
-skill = \"probe\"
-approval = \"none\"
-users = [\"*\"]
-service = \"github\"
-provider = \"github\"
-scopes = [\"repo\"]
-use = \"inject\"
 ";
 
 const USERS: [&str; 2] = ["alice", "bob"];
@@ -65,16 +52,11 @@ fn carried(request: &Seen) -> Option<&'static str> {
 
 async fn agent(server: &Upstream) -> GuestAgent {
     let stand_in = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", server.origin());
-    GuestAgent::new("probe", MANIFEST, PERMISSIONS, &stand_in, &[]).await
+    GuestAgent::new("probe", MANIFEST, PROBE_GRANT, &stand_in, &[]).await
 }
 
 async fn connect(agent: &GuestAgent, user: &str, account: &str) {
-    let scopes = BTreeSet::from(["repo".parse().unwrap()]);
-    canary::plant(canary::Kind::ApiKey, token(user));
-    let (owner, secret) = (Owner::User(user.parse().unwrap()), AccessToken::new(token(user)));
-    let (provider, account) = ("github".parse().unwrap(), account.parse().unwrap());
-    let connector = agent.host.connector();
-    connector.fixed(&owner, &provider, &account, Kind::StaticBearer, &scopes, secret).await.unwrap();
+    agent.connect_account(user, account, "github", &["repo"], &token(user)).await;
 }
 
 async fn call(agent: &GuestAgent, user: &str, tool: &str, input: &Value) -> Result<Outcome, InvokeError> {

@@ -8,7 +8,7 @@ use clawcoil::host::Home;
 use clawcoil::id::{Digest, SkillName};
 use clawcoil::policy::{Manifest, RequestRule, Use};
 use clawcoil::registry::{InstalledSkill, Pending, Registry, RegistryError};
-use clawcoil::runtime::{Component, EngineSettings, Runtime, Settings as RuntimeSettings};
+use clawcoil::runtime::{Component, EngineSettings, Runtime, Settings as RuntimeSettings, Tool};
 use serde_json::{Value, json};
 
 use super::agent;
@@ -361,7 +361,7 @@ fn shown(skill: &InstalledSkill, component: &Component, schemas: bool) -> String
             || format!("no description: add [tool.{}] to the manifest", tool.name()),
             |said| printable(said),
         );
-        lines.push(format!("  {}({})  {said}", tool.name(), arguments(tool.input_schema())));
+        lines.push(format!("  {}({})  {said}", tool.name(), arguments(tool)));
         if schemas {
             lines.push(format!("    takes {}\n    gives {}", tool.input_schema(), tool.output_schema()));
         }
@@ -401,13 +401,9 @@ fn services(manifest: &Manifest, lines: &mut Vec<String>) {
 }
 
 /// The names of the arguments, those that may be left out last and with a question mark.
-fn arguments(schema: &Value) -> String {
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(Value::as_array)
-        .map(|names| names.iter().filter_map(Value::as_str).collect())
-        .unwrap_or_default();
-    let properties = schema.get("properties").and_then(Value::as_object);
+fn arguments(tool: &Tool) -> String {
+    let required = tool.required();
+    let properties = tool.input_schema().get("properties").and_then(Value::as_object);
     let all = properties.into_iter().flat_map(|properties| properties.keys());
     let optional = all.filter(|name| !required.contains(&name.as_str())).map(|name| format!("{name}?"));
     required.iter().map(|&name| name.to_owned()).chain(optional).collect::<Vec<_>>().join(", ")

@@ -328,11 +328,7 @@ fn can_see_tokens(ready: &Ready) -> bool {
 fn tool(ready: &Ready, tool: &Tool) -> ToolWords {
     let said = ready.manifest.tools.get(tool.name());
     let schema = tool.input_schema();
-    let required: Vec<&str> = schema
-        .get("required")
-        .and_then(Value::as_array)
-        .map(|names| names.iter().filter_map(Value::as_str).collect())
-        .unwrap_or_default();
+    let required = tool.required();
     let properties = schema.get("properties").and_then(Value::as_object);
     let mut arguments: Vec<Argument> = properties
         .into_iter()

@@ -53,6 +53,12 @@ impl Tool {
         &self.input_schema
     }
 
+    /// The names of the arguments that can't be left out.
+    pub fn required(&self) -> Vec<&str> {
+        let names = self.input_schema.get("required").and_then(Value::as_array);
+        names.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
     /// JSON Schema (2020-12) of the result, without a tool error's.
     pub fn output_schema(&self) -> &Value {
         &self.output_schema
