@@ -319,9 +319,8 @@ impl Connector {
         self.to_the_end(confirmed).await
     }
 
-    /// Tells of a connection and of what it took the place of, and ends the tokens of what is known to be another account.
+    /// Ends the tokens of what is known to be another account, and tells of a connection and of what it took the place of.
     async fn replace(&self, removed: Vec<Removed>, new: &Connection) -> Result<Gone, ConnectError> {
-        let told = self.tell().await;
         let (others, rest): (Vec<_>, Vec<_>) =
             removed.into_iter().partition(|removed| removed.connection.is_of_another_than(new));
         let mut gone = Gone::default();
@@ -330,7 +329,8 @@ impl Connector {
         }
         let known = |old: &Connection| old.account_label.is_some() && old.account_label == new.account_label;
         gone.left_alive = rest.into_iter().map(|removed| removed.connection).filter(|old| !known(old)).collect();
-        match told {
+        // Last: a log that hangs keeps nothing from being ended.
+        match self.tell().await {
             Ok(()) => Ok(gone),
             Err(source) => Err(ConnectError::Unrecorded { source: Box::new(source), gone }),
         }
@@ -404,9 +404,9 @@ impl Connector {
         let this = self.clone();
         let disconnected = async move {
             let removed = this.0.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
-            let told = this.tell().await;
             let gone = this.end(removed).await;
-            match told {
+            // Last: a log that hangs keeps nothing from being ended.
+            match this.tell().await {
                 Ok(()) => Ok(gone),
                 Err(source) => {
                     let gone = Gone { ended: vec![gone], left_alive: Vec::new() };

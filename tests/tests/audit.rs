@@ -226,6 +226,50 @@ fn ended(server: &Upstream) -> Vec<String> {
     server.requests().into_iter().filter(|request| request.path == "/revoke").filter_map(of).collect()
 }
 
+/// A sink that takes the first line, and hangs with the others until the test is done.
+struct Hanging {
+    lines: AtomicBool,
+    until: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Sink for Hanging {
+    fn append(&self, _line: &[u8]) -> io::Result<()> {
+        if self.lines.swap(true, Ordering::SeqCst) {
+            let _ended = self.until.lock().unwrap().recv();
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_account_is_ended_at_its_provider_although_the_log_hangs() {
+    let (asked, mut revoked) = tokio::sync::mpsc::unbounded_channel();
+    let server = Upstream::start(move |request| {
+        if request.path == "/revoke" {
+            asked.send(()).unwrap();
+        }
+        (200, "{}".to_owned())
+    })
+    .await;
+    let agent = agent("probe", "inject", &server).await;
+    with_client(&agent).await;
+    let (done, until) = std::sync::mpsc::channel::<()>();
+    let sink = Hanging { lines: AtomicBool::new(false), until: std::sync::Mutex::new(until) };
+    let host = Host::builder(agent.host.home().clone()).audit_sink("hanging", sink).open().await.unwrap();
+    let id = host.vault().connections(None).unwrap()[0].id;
+    let connector = host.connector().clone();
+    let disconnecting = tokio::spawn(async move { connector.disconnect(id).await });
+    revoked.recv().await.unwrap();
+    assert!(host.vault().connection(id).unwrap().is_none());
+    drop(done);
+    disconnecting.await.unwrap().unwrap();
+    assert_eq!(ended(&server), [TOKEN]);
+}
+
 /// The entries of one kind.
 fn entries(host: &Host, kind: EventKind) -> Vec<Entry> {
     let filter = Filter { kind: Some(kind), ..Filter::default() };
