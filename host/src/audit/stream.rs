@@ -1,7 +1,7 @@
 //! Sinks that pass lines on: a socket, a program's input, a folder with a copy.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -144,21 +144,26 @@ impl Copied {
         let mut copy = options.open(self.folder.join(&self.name))?;
         let length = copy.seek(SeekFrom::End(0))?;
         let source = self.source.as_ref().map(File::open).transpose()?;
-        if let Some(source) = &source {
-            let start = length.saturating_sub(COMPARED);
-            let mut ends = [Vec::new(), Vec::new()];
-            for (end, mut file) in ends.iter_mut().zip([&copy, source]) {
-                file.seek(SeekFrom::Start(start))?;
-                file.take(length - start).read_to_end(end)?;
-            }
-            let [copied, own] = ends;
-            if copied != own {
-                let why = "the copy there has what this log has not: the log was cut, changed or put back from a backup; \
-                           see `clawcoil audit verify`, and move the copy away only when you know why";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
-        }
         Ok(Both { copy, length, source })
+    }
+
+    /// What the copy has, the log must have too.
+    fn compare(copy: &File, length: u64, source: &File) -> io::Result<()> {
+        let start = length.saturating_sub(COMPARED);
+        let size = usize::try_from(length - start).map_err(io::Error::other)?;
+        let (mut copied, mut own) = (vec![0; size], vec![0; size]);
+        copy.read_exact_at(&mut copied, start)?;
+        let is_there = match source.read_exact_at(&mut own, start) {
+            Ok(()) => copied == own,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+            Err(error) => return Err(error),
+        };
+        if is_there {
+            return Ok(());
+        }
+        let why = "the copy there has what this log has not: the log was cut, changed or put back from a backup; \
+                   see `clawcoil audit verify`, and move the copy away only when you know why";
+        Err(io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
     /// Brings up the copies of the chains that no process writes.
@@ -190,6 +195,8 @@ impl Copied {
     fn bring_up(both: &mut Both, line: &[u8]) -> io::Result<()> {
         let new = match &both.source {
             Some(source) => {
+                // At each line: a log that is cut while it is written must not look like one without news.
+                Self::compare(&both.copy, both.length, source)?;
                 let end = source.metadata()?.len();
                 let missing = usize::try_from(end.saturating_sub(both.length)).map_err(io::Error::other)?;
                 let mut new = vec![0; missing];

@@ -690,6 +690,23 @@ async fn a_copy_that_has_more_than_the_log_is_left_alone_and_keeps_tokens_in() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_cut_while_it_is_written_keeps_tokens_in() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = log_to(Destination::Folder(copy.path().to_owned()), dir.path(), &clock());
+    for n in 0..3 {
+        log.append_for_release(&event(&n.to_string())).await.unwrap();
+    }
+    let (own, copied) = (files(dir.path()).remove(0), files(copy.path()).remove(0));
+    let before = fs::read(&copied).unwrap();
+    fs::OpenOptions::new().write(true).open(&own).unwrap().set_len(10).unwrap();
+    for _ in 0..2 {
+        let refused = log.append_for_release(&event("after")).await;
+        assert!(matches!(refused, Err(AuditError::Elsewhere { .. })), "{refused:?}");
+    }
+    assert_eq!(fs::read(&copied).unwrap(), before, "the proof that it was cut is gone");
+}
+
+#[tokio::test]
 async fn a_socket_gets_each_line_and_is_called_again_when_it_was_gone() {
     let (dir, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let path = run.path().join("collector.sock");
