@@ -642,6 +642,17 @@ fn a_mistake_in_audit_toml_is_told_with_its_place() {
 }
 
 #[test]
+fn a_mistake_in_audit_toml_leaves_no_half_made_agent() {
+    let agent = Agent::without_home();
+    std::fs::create_dir_all(agent.folder()).unwrap();
+    std::fs::write(agent.folder().join("audit.toml"), "strickt = true\n").unwrap();
+    assert!(agent.fails(&["init", "--no-recovery"], 1).contains("audit.toml:1"));
+    assert!(!agent.folder().join("identity.key").exists());
+    std::fs::remove_file(agent.folder().join("audit.toml")).unwrap();
+    agent.succeeds(&["init", "--no-recovery"]);
+}
+
+#[test]
 fn a_component_that_got_damaged_is_found_by_the_doctor() {
     let agent = Agent::new();
     agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);

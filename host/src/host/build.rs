@@ -76,6 +76,8 @@ pub async fn init(home: &Home, recovery: &Recovery, clock: Arc<dyn Clock>) -> Re
             return Err(InitError::Exists(path.display().to_string()));
         }
     }
+    // What people wrote is read first, so that its errors leave nothing half made.
+    let settings = home.audit_settings()?;
     private_folder(home)?;
     let identity = Identity::generate(&home.certificate(), &home.key(), clock.as_ref())?;
     let log_clock = Arc::clone(&clock);
@@ -88,7 +90,6 @@ pub async fn init(home: &Home, recovery: &Recovery, clock: Arc<dyn Clock>) -> Re
     }
     // The log begins with the agent, so that a folder that is missing later means something.
     let key = vault.audit_key();
-    let settings = home.audit_settings()?;
     let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?), settings: &settings };
     AuditLog::open(&home.audit(), &opening, log_clock)?;
     Ok(Initialized { agent: vault.agent() })
@@ -102,11 +103,12 @@ pub async fn recover(
     lost: Option<AgentId>,
     clock: Arc<dyn Clock>,
 ) -> Result<Initialized, InitError> {
+    let settings = home.audit_settings()?;
     let identity = Identity::generate(&home.certificate(), &home.key(), clock.as_ref())?;
     match Vault::recover(&home.database(), key, lost, &identity, Arc::clone(&clock)).await {
         Ok(vault) => {
             let agent = vault.agent();
-            note_recovery(home, &vault, clock).map_err(|error| InitError::Unrecorded(Box::new(error)))?;
+            note_recovery(home, &vault, &settings, clock).map_err(|error| InitError::Unrecorded(Box::new(error)))?;
             Ok(Initialized { agent })
         }
         Err(error @ VaultError::RecoveredAndShut { .. }) => Err(error.into()),
@@ -120,9 +122,14 @@ pub async fn recover(
     }
 }
 
-fn note_recovery(home: &Home, vault: &Vault, clock: Arc<dyn Clock>) -> Result<(), InitError> {
-    let (key, settings) = (vault.audit_key(), home.audit_settings()?);
-    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?), settings: &settings };
+fn note_recovery(
+    home: &Home,
+    vault: &Vault,
+    settings: &audit::Settings,
+    clock: Arc<dyn Clock>,
+) -> Result<(), InitError> {
+    let key = vault.audit_key();
+    let opening = Opening { key: &key, agent: Some(vault.agent()), epoch: Some(vault.epoch()?), settings };
     let detail = Some(format!("the vault was given to {}", vault.agent()));
     AuditLog::open(&home.audit(), &opening, clock)?.append(&Event { detail, ..Event::new(EventKind::Recovered) })?;
     Ok(())
