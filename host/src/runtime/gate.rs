@@ -82,22 +82,24 @@ impl Gate {
 
     /// A place for a call of this user, at once or after waiting.
     pub(super) async fn enter(&self, user: &UserId) -> Result<Place, Busy> {
-        let places = loop {
+        loop {
             let places = self.places(user);
             match places.free.try_acquire().map(SemaphorePermit::forget) {
                 Ok(()) => return Ok(Place(places)),
-                Err(TryAcquireError::NoPermits) => break places,
+                Err(TryAcquireError::NoPermits) => {}
                 // Forgotten in this moment.
-                Err(TryAcquireError::Closed) => {}
+                Err(TryAcquireError::Closed) => continue,
             }
-        };
-        let _waiting = Waiting::join(&places, self.settings.queue_per_user).ok_or(Busy::new(BusyWith::User))?;
-        match tokio::time::timeout(self.settings.longest_wait, places.free.acquire()).await {
-            Ok(Ok(permit)) => {
-                permit.forget();
-                Ok(Place(Arc::clone(&places)))
+            let _waiting = Waiting::join(&places, self.settings.queue_per_user).ok_or(Busy::new(BusyWith::User))?;
+            match tokio::time::timeout(self.settings.longest_wait, places.free.acquire()).await {
+                Ok(Ok(permit)) => {
+                    permit.forget();
+                    return Ok(Place(Arc::clone(&places)));
+                }
+                // Forgotten, since the last call of this user ended just before.
+                Ok(Err(_)) => {}
+                Err(_) => return Err(Busy::new(BusyWith::User)),
             }
-            _ => Err(Busy::new(BusyWith::User)),
         }
     }
 
