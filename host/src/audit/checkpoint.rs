@@ -5,7 +5,7 @@
 //! checks one reads the chain.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -24,8 +24,8 @@ pub(super) const EXTENSION: &str = "checkpoint";
 const ED25519_TYPE: u8 = 1;
 /// Begins a line of a signature: an em dash and a space.
 const DASH: &str = "— ";
-/// No file of checkpoints is larger; what follows is not read.
-const LARGEST_FILE: u64 = 64 << 20;
+/// No note is longer, with all its signatures.
+const LONGEST_NOTE: usize = 64 << 10;
 
 /// Signs the checkpoints of one vault.
 pub(super) struct Signer {
@@ -102,41 +102,102 @@ struct Note {
     line: usize,
 }
 
-/// Reads the notes of a file, which follow each other, and says how many bytes they take. The error is the line that is no
-/// part of one.
+/// The notes of a file, which follow each other: read one by one, however many there are. The error is the line that is no part
+/// of one; nothing is read after it.
 ///
 /// A last note that isn't whole is left out: the process died, or the power went, while it was written.
-fn notes(file: &str) -> Result<(Vec<Note>, usize), usize> {
-    let (mut notes, mut whole) = (Vec::new(), 0);
-    let mut lines = file.split_inclusive('\n').enumerate().map(|(n, line)| (n + 1, line)).peekable();
-    while let Some(&(first, _)) = lines.peek() {
-        let (mut text, mut last, mut length) = (String::new(), first, 1);
-        loop {
-            match lines.next() {
-                Some((_, "\n")) => break,
-                Some((line, part)) if part.ends_with('\n') && !part.starts_with(DASH) => {
-                    (last, text) = (line, text + part);
-                }
-                Some((line, part)) if part.ends_with('\n') => return Err(line),
-                _ => return Ok((notes, whole)),
+struct Notes<R> {
+    file: R,
+    /// A line that was read and belongs to what comes next.
+    ahead: Option<Part>,
+    /// The number of the line that was read last, counted from 1.
+    number: usize,
+    ended: bool,
+}
+
+/// A piece of a file of notes.
+enum Part {
+    /// A line with its line feed.
+    Line(String),
+    /// More than a note may have without a line feed.
+    TooLong,
+    /// The end of the file, or of what was written of a last line.
+    End,
+}
+
+impl<R: BufRead> Notes<R> {
+    fn of(file: R) -> Self {
+        Self { file, ahead: None, number: 0, ended: false }
+    }
+
+    fn part(&mut self) -> io::Result<Part> {
+        self.number = self.number.saturating_add(1);
+        if let Some(ahead) = self.ahead.take() {
+            return Ok(ahead);
+        }
+        let mut line = Vec::new();
+        io::Read::take(&mut self.file, LONGEST_NOTE as u64).read_until(b'\n', &mut line)?;
+        Ok(match line.last() {
+            Some(b'\n') => Part::Line(String::from_utf8_lossy(&line).into_owned()),
+            Some(_) if line.len() >= LONGEST_NOTE => Part::TooLong,
+            _ => Part::End,
+        })
+    }
+
+    /// The next line, if it is one of a signature. `None`: it isn't, and comes next.
+    fn signed(&mut self) -> io::Result<Option<String>> {
+        match self.part()? {
+            Part::Line(line) if line.starts_with(DASH) => Ok(Some(line)),
+            other => {
+                self.number = self.number.saturating_sub(1);
+                self.ahead = Some(other);
+                Ok(None)
             }
         }
-        length += text.len();
-        let (origin, size, root) = body(&text).ok_or(last)?;
-        let mut signatures = Vec::new();
-        while let Some((line, part)) = lines.next_if(|(_, part)| part.starts_with(DASH)) {
-            let Some(signed) = part.strip_suffix('\n') else { return Ok((notes, whole)) };
-            signatures.push(signature(signed).ok_or(line)?);
-            length += part.len();
+    }
+
+    fn note(&mut self) -> io::Result<Result<Option<Note>, usize>> {
+        let (mut text, mut first) = (String::new(), None);
+        loop {
+            let part = self.part()?;
+            let line = *first.get_or_insert(self.number);
+            match part {
+                Part::End => return Ok(Ok(None)),
+                Part::Line(blank) if blank == "\n" => break,
+                Part::Line(more) if !more.starts_with(DASH) && text.len() + more.len() <= LONGEST_NOTE => text += &more,
+                Part::Line(_) | Part::TooLong => return Ok(Err(self.number.max(line))),
+            }
+        }
+        let Some((origin, size, root)) = body(&text) else {
+            return Ok(Err(self.number.saturating_sub(1).max(first.unwrap_or(1))));
+        };
+        let (mut signatures, mut length) = (Vec::new(), text.len());
+        while let Some(line) = self.signed()? {
+            length += line.len();
+            match line.strip_suffix('\n').and_then(signature).filter(|_| length <= LONGEST_NOTE) {
+                Some(signature) => signatures.push(signature),
+                None => return Ok(Err(self.number)),
+            }
         }
         if signatures.is_empty() {
-            let cut_off = lines.peek().is_none_or(|(_, part)| !part.ends_with('\n'));
-            return if cut_off { Ok((notes, whole)) } else { Err(last) };
+            let is_cut_off = matches!(self.ahead, Some(Part::End));
+            return Ok(if is_cut_off { Ok(None) } else { Err(self.number) });
         }
-        notes.push(Note { text, origin, size, root, signatures, line: first });
-        whole += length;
+        Ok(Ok(Some(Note { text, origin, size, root, signatures, line: first.unwrap_or(1) })))
     }
-    Ok((notes, whole))
+}
+
+impl<R: BufRead> Iterator for Notes<R> {
+    type Item = io::Result<Result<Note, usize>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let note = self.note().map(Result::transpose).transpose();
+        self.ended = !matches!(note, Some(Ok(Ok(_))));
+        note
+    }
 }
 
 fn body(text: &str) -> Option<(String, u64, [u8; 32])> {
@@ -182,8 +243,13 @@ pub struct BadCheckpoint {
     pub what: &'static str,
 }
 
-/// The checkpoints of a place, which is a folder of such files or one file. Those of other vaults are passed over.
-pub(super) fn read(place: &Path, signer: &Signer, bad: &mut Option<BadCheckpoint>) -> io::Result<Vec<Checkpoint>> {
+/// Shows each checkpoint of a place, which is a folder of such files or one file. Those of other vaults are passed over.
+pub(super) fn read(
+    place: &Path,
+    signer: &Signer,
+    bad: &mut Option<BadCheckpoint>,
+    mut show: impl FnMut(Checkpoint),
+) -> io::Result<()> {
     let mut files = Vec::new();
     if place.is_dir() {
         for entry in fs::read_dir(place)? {
@@ -197,20 +263,18 @@ pub(super) fn read(place: &Path, signer: &Signer, bad: &mut Option<BadCheckpoint
         files.push(place.to_owned());
     }
     let ours = signer.origin("");
-    let mut found = Vec::new();
     for file in files {
         let mut note_bad = |line, what| {
             bad.get_or_insert(BadCheckpoint { file: file.clone(), line, what });
         };
-        let bytes = read_bounded(&file)?;
-        let notes = match notes(&String::from_utf8_lossy(&bytes)) {
-            Ok((notes, _)) => notes,
-            Err(line) => {
-                note_bad(line, "this is no part of a checkpoint");
-                continue;
-            }
-        };
-        for note in notes {
+        for note in Notes::of(BufReader::with_capacity(1 << 16, fs::File::open(&file)?)) {
+            let note = match note? {
+                Ok(note) => note,
+                Err(line) => {
+                    note_bad(line, "this is no part of a checkpoint");
+                    continue;
+                }
+            };
             let Some(chain) = note.origin.strip_prefix(&ours) else { continue };
             if !signer.has_signed(&note, chain) {
                 note_bad(
@@ -223,7 +287,7 @@ pub(super) fn read(place: &Path, signer: &Signer, bad: &mut Option<BadCheckpoint
                 .signatures
                 .iter()
                 .map(|(name, signature)| format!("{DASH}{name} {}\n", BASE64_STANDARD.encode(signature)));
-            found.push(Checkpoint {
+            show(Checkpoint {
                 chain: chain.to_owned(),
                 size: note.size,
                 root: Digest::from_bytes(note.root),
@@ -233,14 +297,7 @@ pub(super) fn read(place: &Path, signer: &Signer, bad: &mut Option<BadCheckpoint
             });
         }
     }
-    Ok(found)
-}
-
-fn read_bounded(file: &Path) -> io::Result<Vec<u8>> {
-    use std::io::Read as _;
-    let mut bytes = Vec::new();
-    fs::File::open(file)?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(())
 }
 
 /// The file of a chain's checkpoints in some folder, which only grows.
@@ -261,11 +318,10 @@ impl Kept {
             .custom_flags(nofollow)
             .open(&path)?;
         // Half a note of a process that died must not stand before the next one.
-        let bytes = read_bounded(&path)?;
-        if let Some(whole) = std::str::from_utf8(&bytes).ok().and_then(|text| notes(text).ok()).map(|(_, whole)| whole)
-            && whole < bytes.len()
-        {
-            file.set_len(whole as u64)?;
+        let length = file.metadata()?.len();
+        let torn = torn(&file, length)?;
+        if torn > 0 {
+            file.set_len(length.saturating_sub(torn))?;
         }
         Ok(Self(file))
     }
@@ -280,6 +336,28 @@ impl Kept {
         })?;
         self.0.sync_data()
     }
+}
+
+/// How many bytes at the end of a file are a note that was not written to its end. Only the end is looked at. What is anything
+/// else is left for whoever checks the file to find.
+fn torn(file: &fs::File, length: u64) -> io::Result<u64> {
+    use std::os::unix::fs::FileExt as _;
+    let start = length.saturating_sub(LONGEST_NOTE as u64);
+    let mut end = vec![0; usize::try_from(length - start).map_err(io::Error::other)?];
+    file.read_exact_at(&mut end, start)?;
+    // A note ends with a signature.
+    let mut rest = (start == 0).then_some(end.as_slice());
+    let mut at = 0;
+    for line in end.split_inclusive(|byte| *byte == b'\n') {
+        at += line.len();
+        let begins = at > line.len() || start == 0;
+        if begins && line.starts_with(DASH.as_bytes()) && line.ends_with(b"\n") {
+            rest = end.get(at..);
+        }
+    }
+    let Some(rest) = rest else { return Ok(0) };
+    let is_cut_off = Notes::of(rest).next().is_none();
+    Ok(if is_cut_off { rest.len() as u64 } else { 0 })
 }
 
 #[cfg(test)]
@@ -319,8 +397,8 @@ mod tests {
     fn found(file: &str, by: u8) -> (Vec<Checkpoint>, Option<BadCheckpoint>) {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("x.checkpoint"), file).unwrap();
-        let mut bad = None;
-        let found = read(folder.path(), &signer(by), &mut bad).unwrap();
+        let (mut found, mut bad) = (Vec::new(), None);
+        read(folder.path(), &signer(by), &mut bad, |checkpoint| found.push(checkpoint)).unwrap();
         (found, bad)
     }
 
@@ -352,6 +430,31 @@ mod tests {
             io::Write::write_all(&mut file, &notes[1].as_bytes()[..cut]).unwrap();
             Kept::open(folder.path(), "a").unwrap().append(&notes[2]).unwrap();
             assert_eq!(fs::read_to_string(folder.path().join("a.checkpoint")).unwrap(), notes[0].clone() + &notes[2]);
+        }
+    }
+
+    #[test]
+    fn a_file_of_any_size_is_read_to_its_end_and_loses_no_note_when_it_is_gone_on_with() {
+        use io::Write as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.checkpoint");
+        let note = |size| signer(7).sign("a", size, [1; 32]);
+        let other = signer(8).sign("a", 1, [1; 32]);
+        // Those of another vault, whose signatures need not be looked at, so that it takes no time.
+        let many = other.repeat((70 << 20) / other.len());
+        fs::write(&path, [many.as_str(), &note(1), &note(2), "clawcoil/audit/half a no"].concat()).unwrap();
+        Kept::open(folder.path(), "a").unwrap().append(&note(3)).unwrap();
+        let length = fs::metadata(&path).unwrap().len();
+        assert_eq!(length, (many.len() + note(1).len() + note(2).len() + note(3).len()) as u64);
+        let (mut sizes, mut bad) = (Vec::new(), None);
+        read(&path, &signer(7), &mut bad, |checkpoint| sizes.push(checkpoint.size)).unwrap();
+        assert_eq!((sizes, bad), (vec![1, 2, 3], None));
+        // What is no half note is no business of this process.
+        for foreign in ["a line\n— of somebody else\n\n", &"x".repeat(LONGEST_NOTE + 1)] {
+            let before = fs::metadata(&path).unwrap().len();
+            fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(foreign.as_bytes()).unwrap();
+            Kept::open(folder.path(), "a").unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), before + foreign.len() as u64);
         }
     }
 
@@ -391,9 +494,9 @@ mod tests {
 
         #[test]
         fn any_text_is_answered_without_a_panic(before in ".{0,60}", after in "(\n|— |a|=|[0-9]){0,60}") {
-            let _ = notes(&before);
-            let _ = notes(&after);
-            let _ = notes(&format!("{}{after}", signer(7).sign("a", 3, [0; 32])));
+            for text in [&before, &after, &format!("{}{after}", signer(7).sign("a", 3, [0; 32]))] {
+                let _ = Notes::of(text.as_bytes()).count();
+            }
         }
     }
 }

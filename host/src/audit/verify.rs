@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::secret::Key;
 
@@ -158,12 +159,18 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
     let keys = Keys::new(key);
     // Before the chains are read: those only grow.
     let mut bad_checkpoint = None;
-    let mut stated = BTreeMap::<String, Vec<Checkpoint>>::new();
+    let mut stated = BTreeMap::<String, Vec<Stated>>::new();
     let signer = Signer::new(key);
     for place in std::iter::once(dir).chain(witnesses.iter().map(PathBuf::as_path)) {
-        for found in checkpoint::read(place, &signer, &mut bad_checkpoint).map_err(unreadable(place))? {
-            stated.entry(found.chain.clone()).or_default().push(found);
-        }
+        let mut last: Arc<Path> = Arc::from(place);
+        let read = checkpoint::read(place, &signer, &mut bad_checkpoint, |found| {
+            if *last != *found.place {
+                last = Arc::from(found.place);
+            }
+            let one = Stated { size: found.size, root: *found.root.as_bytes(), place: Arc::clone(&last) };
+            stated.entry(found.chain).or_default().push(one);
+        });
+        read.map_err(unreadable(place))?;
     }
     for stated in stated.values_mut() {
         stated.sort_by_key(|checkpoint| checkpoint.size);
@@ -199,7 +206,7 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
     }
     for (name, stated) in &stated {
         if let Some((file, last)) = missing(name).zip(stated.last()) {
-            let fault = Fault::MissingCheckpointed { place: last.place.clone(), size: last.size };
+            let fault = Fault::MissingCheckpointed { place: last.place.to_path_buf(), size: last.size };
             contradiction.get_or_insert(FirstBad { file, entry: 0, fault });
         }
     }
@@ -214,12 +221,11 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
 pub fn checkpoints(dir: &Path, key: &Key) -> Result<Vec<Checkpoint>, VerifyError> {
     let mut bad = None;
     let mut newest = BTreeMap::<String, Checkpoint>::new();
-    for found in checkpoint::read(dir, &Signer::new(key), &mut bad).map_err(unreadable(dir))? {
-        match newest.get(&found.chain) {
-            Some(known) if known.size >= found.size => {}
-            _ => drop(newest.insert(found.chain.clone(), found)),
-        }
-    }
+    let read = checkpoint::read(dir, &Signer::new(key), &mut bad, |found| match newest.get(&found.chain) {
+        Some(known) if known.size >= found.size => {}
+        _ => drop(newest.insert(found.chain.clone(), found)),
+    });
+    read.map_err(unreadable(dir))?;
     bad.map_or_else(|| Ok(newest.into_values().collect()), |bad| Err(bad.into()))
 }
 
@@ -270,12 +276,19 @@ fn cite(path: &Path, seen: &mut BTreeMap<String, Vec<Citation>>) -> io::Result<(
     Ok(())
 }
 
+/// What a checkpoint says of a chain.
+struct Stated {
+    size: u64,
+    root: [u8; 32],
+    place: Arc<Path>,
+}
+
 struct Walk<'a> {
     name: &'a str,
     path: &'a Path,
     cited: &'a [Citation],
     /// In the order of their sizes.
-    stated: &'a [Checkpoint],
+    stated: &'a [Stated],
     keys: &'a Keys,
 }
 
@@ -305,11 +318,11 @@ impl Walk<'_> {
             }
             tree.push(&next.prev);
             while let Some(checkpoint) = stated.next_if(|checkpoint| checkpoint.size <= tree.size()) {
-                if checkpoint.size == 0 || *checkpoint.root.as_bytes() == tree.root() {
+                if checkpoint.size == 0 || checkpoint.root == tree.root() {
                     agreed = checkpoint.size;
                     summary.checkpoints = summary.checkpoints.saturating_add(1);
                 } else {
-                    let fault = Fault::NotOfCheckpoint { place: checkpoint.place.clone(), size: checkpoint.size };
+                    let fault = Fault::NotOfCheckpoint { place: checkpoint.place.to_path_buf(), size: checkpoint.size };
                     contradiction.get_or_insert(bad(agreed, fault));
                 }
             }
@@ -331,7 +344,7 @@ impl Walk<'_> {
             contradiction.get_or_insert(bad(link.seq, fault));
         }
         if let Some(beyond) = stated.next_back() {
-            let fault = Fault::CutBelowCheckpoint { place: beyond.place.clone(), size: beyond.size };
+            let fault = Fault::CutBelowCheckpoint { place: beyond.place.to_path_buf(), size: beyond.size };
             contradiction.get_or_insert(bad(link.seq, fault));
         }
         Ok(Ok(contradiction))
