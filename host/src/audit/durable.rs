@@ -1,4 +1,4 @@
-//! The thread that makes entries durable, and has checkpoints made of them.
+//! The thread that makes entries durable, and tells the witness of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,11 +23,6 @@ pub(super) struct Durable {
     /// Since when lines are being made durable: microseconds of the clock plus one, zero for not now.
     syncing: AtomicU64,
     failed: AtomicBool,
-    /// Since when a checkpoint is being made, likewise.
-    signing: AtomicU64,
-    /// The place that doesn't take checkpoints, and why. The flag tells whether there is one.
-    unsigned: Mutex<Option<(String, String)>>,
-    is_unsigned: AtomicBool,
     wishes: Mutex<Wishes>,
     /// Signals the thread.
     wake: Condvar,
@@ -83,16 +78,7 @@ impl Shared {
 
     /// Whether each place takes checkpoints, as far as is known.
     pub(super) fn check_checkpoints(&self) -> Result<(), AuditError> {
-        if self.durable.is_unsigned.load(Ordering::Acquire) {
-            let unsigned = self.durable.unsigned.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some((place, why)) = unsigned {
-                return Err(AuditError::Checkpoint { place, why });
-            }
-        }
-        if self.takes_too_long(&self.durable.signing) {
-            return Err(AuditError::ElsewhereHanging { sink: "of the checkpoints".to_owned() });
-        }
-        Ok(())
+        self.witness.as_ref().map_or(Ok(()), Witness::check)
     }
 
     /// Waits until the entries before this number are durable.
@@ -123,11 +109,10 @@ impl Shared {
     }
 
     /// What the thread does until the log is closed.
-    fn keep_durable(&self, mut witness: Option<Witness>) {
+    fn keep_durable(&self) {
         let durable = &self.durable;
-        let mut again = false;
         loop {
-            let idle = |wishes: &mut Wishes| !wishes.closing && !again && !self.dirty.load(Ordering::Acquire);
+            let idle = |wishes: &mut Wishes| !wishes.closing && !self.dirty.load(Ordering::Acquire);
             let wishes = durable.wake.wait_while(durable.wishes(), idle).unwrap_or_else(PoisonError::into_inner);
             let closing = wishes.closing;
             drop(wishes);
@@ -136,19 +121,16 @@ impl Shared {
                 durable.syncing.store(self.micros(), Ordering::Release);
                 if self.sink.sync().is_ok() {
                     durable.upto.store(upto, Ordering::Release);
-                    if let Some(witness) = &mut witness {
-                        witness.saw(hashes);
+                    // What failed once is never durable: no checkpoint is made of it.
+                    if let Some(witness) = self.witness.as_ref().filter(|_| !durable.failed.load(Ordering::Acquire)) {
+                        witness.saw(&hashes);
                     }
                 } else {
                     // After a failed `fsync(2)` the system may have dropped what it could not write: it stays failed.
                     durable.failed.store(true, Ordering::Release);
-                    witness = None;
                 }
                 durable.syncing.store(0, Ordering::Release);
                 durable.risen.notify_waiters();
-            }
-            if let Some(witness) = &mut witness {
-                again = !self.sign(witness, closing);
             }
             if closing {
                 break;
@@ -158,37 +140,20 @@ impl Shared {
             drop(durable.wake.wait_timeout_while(durable.wishes(), REST, unwanted));
         }
     }
-
-    /// Whether all that is due was done.
-    fn sign(&self, witness: &mut Witness, closing: bool) -> bool {
-        let durable = &self.durable;
-        durable.signing.store(self.micros(), Ordering::Release);
-        let signed = witness.sign(closing);
-        durable.signing.store(0, Ordering::Release);
-        let mut unsigned = durable.unsigned.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err((place, error)) = &signed
-            && unsigned.is_none()
-        {
-            tracing::error!(place, %error, "a checkpoint of the audit log can't be kept; no token is released");
-        }
-        durable.is_unsigned.store(signed.is_err(), Ordering::Release);
-        *unsigned = signed.err().map(|(place, error)| (place, error.to_string()));
-        unsigned.is_none()
-    }
 }
 
-/// The running thread. Dropping it makes durable what was written, and a last checkpoint.
+/// The running thread. Dropping it makes durable what was written.
 pub(super) struct Syncer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Syncer {
-    pub(super) fn start(shared: &Arc<Shared>, witness: Option<Witness>) -> std::io::Result<Self> {
+    pub(super) fn start(shared: &Arc<Shared>) -> std::io::Result<Self> {
         let thread = std::thread::Builder::new().name("audit-sync".to_owned()).spawn({
             let shared = Arc::clone(shared);
             move || {
-                shared.keep_durable(witness);
+                shared.keep_durable();
                 shared.durable.wishes().ended = true;
                 shared.durable.ended.notify_all();
             }

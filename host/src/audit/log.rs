@@ -25,7 +25,7 @@ use super::read;
 use super::settings::Settings;
 use super::sink::{ClosedSink, Sink};
 use super::stream;
-use super::witness::Witness;
+use super::witness::{Chain, Witness};
 
 /// A sink that takes longer than this for one line, or for making lines durable, counts as hanging.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,6 +34,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 const LOOKS: u32 = 200;
 /// How often a waiting writer looks at the clock.
 pub(super) const GLANCE: Duration = Duration::from_millis(20);
+/// So many entries at the most are not known to be durable: what is kept of them until then must not fill the memory.
+const MOST_PENDING: usize = 1 << 20;
 
 /// Why an entry could not be written. No token may be released then.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +80,14 @@ pub enum AuditError {
         /// Why not.
         why: String,
     },
+    /// Where a checkpoint has to be kept takes too long.
+    #[error(
+        "a checkpoint of the audit log was not taken by {place} for 2 s, so no token is released; check it, or change audit.toml"
+    )]
+    CheckpointHanging {
+        /// Where.
+        place: String,
+    },
 }
 
 /// What a log is opened with.
@@ -105,7 +115,6 @@ pub struct Position {
 /// The log of this process: one chain, which it alone writes.
 pub struct AuditLog {
     pub(super) shared: Arc<Shared>,
-    /// Dropped before the other sinks, so that the last checkpoint is made.
     _syncer: Syncer,
     pub(super) elsewhere: Vec<Elsewhere>,
     pub(super) failures: Failures,
@@ -121,6 +130,8 @@ thread_local! {
 }
 
 pub(super) struct Shared {
+    /// Dropped before the file, so that the last checkpoint is there before another process goes on with the chain.
+    pub(super) witness: Option<Witness>,
     pub(super) sink: Box<dyn Sink>,
     keys: Keys,
     /// The user of the entry before, and how it is written: entries of one call follow each other.
@@ -226,7 +237,16 @@ impl AuditLog {
         let Begun { chain, link, dir, .. } = begun;
         let writer = Some(Writer::new(link, opening.epoch));
         let state = State { writer, since: Duration::ZERO, waiting: 0, written: link.seq, hashes: Vec::new() };
+        let file = dir.and_then(|dir| folder::checked_path_of(dir, &chain));
+        // A name that an embedding program made up may be none for a file.
+        let witness = folder::checked_path_of(Path::new("/"), &chain).map(|_| {
+            let folders = dir.map(Path::to_owned).into_iter().chain(settings.witnesses());
+            let before = file.clone().filter(|_| link.seq > 0).map(|file| (file, link.seq));
+            let (name, every) = (chain.clone(), settings.checkpoint_every);
+            Witness::start(Chain { name, signer: Signer::new(opening.key), every, before }, folders, &clock)
+        });
         let shared = Arc::new(Shared {
+            witness: witness.transpose().map_err(AuditError::Write)?,
             sink,
             keys,
             tagged: ArcSwapOption::empty(),
@@ -236,14 +256,7 @@ impl AuditLog {
             dirty: AtomicBool::new(false),
             durable: Durable::default(),
         });
-        let file = dir.and_then(|dir| folder::checked_path_of(dir, &chain));
-        // A name that an embedding program made up may be none for a file.
-        let witness = folder::checked_path_of(Path::new("/"), &chain).map(|_| {
-            let folders = dir.map(Path::to_owned).into_iter().chain(settings.witnesses());
-            let before = file.clone().filter(|_| link.seq > 0).map(|file| (file, link.seq));
-            Witness::new(Signer::new(opening.key), chain.clone(), settings.checkpoint_every, before, folders)
-        });
-        let syncer = Syncer::start(&shared, witness).map_err(AuditError::Write)?;
+        let syncer = Syncer::start(&shared).map_err(AuditError::Write)?;
         let elsewhere = settings.sinks.iter().map(|destination| {
             let sink = stream::sink(destination, &chain, file.as_deref());
             Elsewhere::start(destination.name(), sink, settings.strict, Arc::clone(&shared.clock))
@@ -264,8 +277,8 @@ impl AuditLog {
 
     /// Appends an entry. When this returns, the entry has left the process.
     ///
-    /// It costs a hash and one `write(2)`. It blocks the thread while other threads append, at most two seconds. It waits for no
-    /// other sink, so that what takes something away goes on while one of them fails.
+    /// It costs a hash and one `write(2)`. While another thread's line is being written it blocks, for two seconds at the most;
+    /// the thread that writes blocks for as long as the file takes, however long that is. It waits for no other sink, so that what takes something away goes on while one of them fails.
     pub fn append(&self, event: &Event) -> Result<Position, AuditError> {
         let appended = self.append_and_hand_on(event).map(|(position, _)| position);
         appended.inspect_err(|_| self.failures.note(self.shared.clock.as_ref()))
@@ -334,6 +347,11 @@ impl AuditLog {
     /// The highest epoch of the vault that the log knew of when it was opened. A vault with a lower one is an old copy.
     pub fn last_epoch(&self) -> Option<u64> {
         self.last_epoch
+    }
+
+    #[cfg(test)]
+    pub(super) fn fill_pending(&self) {
+        self.shared.state().hashes.resize(MOST_PENDING, [0; 32]);
     }
 
     #[cfg(test)]
@@ -441,6 +459,7 @@ impl Shared {
     fn take_writer(&self) -> Result<Writer, AuditError> {
         for _ in 0..LOOKS {
             if let Ok(mut state) = self.state.try_lock()
+                && state.hashes.len() < MOST_PENDING
                 && let Some(writer) = state.writer.take()
             {
                 state.since = self.clock.monotonic();
@@ -452,6 +471,9 @@ impl Shared {
         let mut glances = 0;
         loop {
             let now = self.clock.monotonic();
+            if state.hashes.len() >= MOST_PENDING {
+                return Err(AuditError::Hanging);
+            }
             if let Some(writer) = state.writer.take() {
                 state.since = now;
                 return Ok(writer);

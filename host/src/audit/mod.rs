@@ -12,7 +12,8 @@
 //! root hash of a Merkle tree (RFC 6962) over the entries' hashes, in the form of C2SP tlog-checkpoint and signed-note, with an
 //! Ed25519 key that is derived from the vault's. They stand in a file beside the chain, and in every other place that
 //! [`Settings`] names. Against one that lies out of reach of whoever cuts the log, [`verify_with`] notices the cut. There are no
-//! inclusion or consistency proofs: who checks a checkpoint reads the whole chain.
+//! inclusion or consistency proofs: who checks a checkpoint reads the whole chain. A place that hangs holds up nothing but the
+//! release of tokens.
 //!
 //! [`AuditLog::append`] returns when the entry has been handed to the operating system, so it survives the death of the
 //! process; a thread makes it durable within a second. [`AuditLog::append_for_release`] waits besides for every other sink that

@@ -565,6 +565,86 @@ async fn a_place_that_takes_no_checkpoint_keeps_tokens_in_and_lets_other_entries
     verify_with(dir.path(), &key(), &[file]).unwrap();
 }
 
+#[tokio::test]
+async fn a_place_for_checkpoints_that_hangs_keeps_tokens_in_and_holds_up_nothing_else() {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let (good, hanging) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // A full pipe under the file's name: whoever writes to it waits, in the kernel, until somebody reads.
+    let pipe = hanging.path().join("told.checkpoint");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
+    let mut stuffed = fs::OpenOptions::new().read(true).write(true).custom_flags(nonblock).open(&pipe).unwrap();
+    while io::Write::write(&mut stuffed, &[0; 512]).is_ok() {}
+
+    let (told, clock, key) = (Arc::new(Told::default()), clock(), key());
+    let checkpoints_in = [hanging.path(), good.path()].map(Path::to_owned).to_vec();
+    let settings = Settings { checkpoint_every: 1, checkpoints: checkpoints_in, ..Settings::default() };
+    let opening = Opening { key: &key, agent: None, epoch: None, settings: &settings };
+    let sink = Box::new(Handle(Arc::clone(&told)));
+    let log = AuditLog::with_sink("told", sink, &opening, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let denied = loop {
+        clock.advance(Duration::from_secs(2));
+        match log.append_for_release(&event("token")).await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(&denied, AuditError::CheckpointHanging { place } if *place == hanging.path().display().to_string())
+    );
+    assert!(!log.is_healthy(Duration::ZERO));
+    // The disk gets the entries of what takes away all the same, and the other place its checkpoints.
+    for n in 0..3 {
+        let before = *told.synced.lock().unwrap();
+        log.append(&Event::new(EventKind::Disconnected)).unwrap();
+        let limit = Duration::from_secs(20);
+        let synced = told.sync_seen.wait_timeout_while(told.synced.lock().unwrap(), limit, |synced| *synced == before);
+        assert!(!synced.unwrap().1.timed_out(), "entry {n} of a disconnect is not made durable");
+    }
+    let entries = told.lines.load(Ordering::SeqCst) as u64;
+    while checkpoints(good.path(), &key).unwrap().first().is_none_or(|newest| newest.size < entries) {
+        tokio::task::yield_now().await;
+    }
+    // It is read from again, and then a file.
+    fs::remove_file(&pipe).unwrap();
+    while io::Read::read(&mut stuffed, &mut [0; 4096]).is_ok() {}
+    while log.append_for_release(&event("token")).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    drop(log);
+    assert_eq!(checkpoints(hanging.path(), &key).unwrap()[0].root, checkpoints(good.path(), &key).unwrap()[0].root);
+}
+
+#[test]
+fn a_log_that_changed_under_a_process_that_went_on_with_it_gets_no_checkpoint() {
+    let (dir, _, path, bytes) = witnessed();
+    let clock = clock();
+    clock.advance(Duration::from_mins(1));
+    drop(open_with(dir.path(), &clock, &settings()));
+    let log = open_with(dir.path(), &clock, &settings());
+    assert_eq!(Some(log.chain()), path.file_stem().unwrap().to_str());
+    // The opening is the seventh entry; it is changed where it stands.
+    let mut file = fs::read(&path).unwrap();
+    let at = file.windows(8).rposition(|part| part == b"\"hash\":\"").unwrap() + 8;
+    assert!(at > bytes.len());
+    file[at..at + 64].fill(b'0');
+    fs::write(&path, file).unwrap();
+    drop(log);
+    let newest = checkpoints(dir.path(), &key());
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    assert_eq!(newest.unwrap().iter().find(|newest| newest.chain == name).unwrap().size, 6);
+}
+
+#[test]
+fn what_is_kept_of_entries_that_are_not_durable_has_a_bound() {
+    let (sink, log) = told(&clock());
+    // The opening is on the disk, and the thread has nothing to do.
+    drop(sink.sync_seen.wait_while(sink.synced.lock().unwrap(), |synced| *synced < 1).unwrap());
+    log.fill_pending();
+    assert!(matches!(log.append(&event("one too many")), Err(AuditError::Hanging)));
+}
+
 // Other sinks, and strict mode.
 
 fn log_to(destination: Destination, dir: &Path, clock: &Arc<ManualClock>) -> AuditLog {
