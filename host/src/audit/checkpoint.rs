@@ -17,6 +17,7 @@ use crate::id::Digest;
 use crate::secret::Key;
 
 use super::chain;
+use super::sink::Inode;
 
 /// What a file of checkpoints ends in; before it stands the name of the chain.
 pub(super) const EXTENSION: &str = "checkpoint";
@@ -301,7 +302,11 @@ pub(super) fn read(
 }
 
 /// The file of a chain's checkpoints in some folder, which only grows.
-pub(super) struct Kept(fs::File);
+pub(super) struct Kept {
+    file: fs::File,
+    path: PathBuf,
+    inode: Inode,
+}
 
 impl Kept {
     /// Opens or makes the file, and its folder if it isn't there. Symbolic links are not followed.
@@ -323,18 +328,20 @@ impl Kept {
         if torn > 0 {
             file.set_len(length.saturating_sub(torn))?;
         }
-        Ok(Self(file))
+        let inode = Inode::of(&file)?;
+        Ok(Self { file, path, inode })
     }
 
-    /// Adds a checkpoint.
+    /// Adds a checkpoint. It is an error where the file is no longer the one under its name: another one has to be opened.
     pub(super) fn append(&mut self, note: &str) -> io::Result<()> {
         use std::io::Write as _;
-        let before = self.0.metadata()?.len();
-        self.0.write_all(note.as_bytes()).or_else(|error| {
-            self.0.set_len(before)?;
+        self.inode.check(&self.path)?;
+        let before = self.file.metadata()?.len();
+        self.file.write_all(note.as_bytes()).or_else(|error| {
+            self.file.set_len(before)?;
             Err(error)
         })?;
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 

@@ -23,6 +23,9 @@ pub(super) struct Durable {
     /// Since when lines are being made durable: microseconds of the clock plus one, zero for not now.
     syncing: AtomicU64,
     failed: AtomicBool,
+    /// Why what was written isn't where it belongs. The flag tells whether there is something.
+    astray: Mutex<Option<String>>,
+    is_astray: AtomicBool,
     wishes: Mutex<Wishes>,
     /// Signals the thread.
     wake: Condvar,
@@ -76,6 +79,29 @@ impl Shared {
         if self.takes_too_long(&self.durable.syncing) { Err(AuditError::Hanging) } else { Ok(()) }
     }
 
+    /// Whether the log's file was found where it belongs, the last time it was looked for.
+    pub(super) fn check_place(&self) -> Result<(), AuditError> {
+        if self.durable.is_astray.load(Ordering::Acquire) {
+            let astray = self.durable.astray.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            return astray.map_or(Ok(()), |why| Err(AuditError::Astray { why }));
+        }
+        Ok(())
+    }
+
+    /// Looks for the file. Whether it is there.
+    fn look(&self) -> bool {
+        let looked = self.sink.check();
+        let mut astray = self.durable.astray.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = &looked
+            && astray.is_none()
+        {
+            tracing::error!(%error, "the audit log is not where it belongs; no token is released");
+        }
+        *astray = looked.err().map(|error| error.to_string());
+        self.durable.is_astray.store(astray.is_some(), Ordering::Release);
+        astray.is_none()
+    }
+
     /// Whether each place takes checkpoints, as far as is known.
     pub(super) fn check_checkpoints(&self) -> Result<(), AuditError> {
         self.witness.as_ref().map_or(Ok(()), Witness::check)
@@ -111,8 +137,9 @@ impl Shared {
     /// What the thread does until the log is closed.
     fn keep_durable(&self) {
         let durable = &self.durable;
+        let mut is_there = true;
         loop {
-            let idle = |wishes: &mut Wishes| !wishes.closing && !self.dirty.load(Ordering::Acquire);
+            let idle = |wishes: &mut Wishes| is_there && !wishes.closing && !self.dirty.load(Ordering::Acquire);
             let wishes = durable.wake.wait_while(durable.wishes(), idle).unwrap_or_else(PoisonError::into_inner);
             let closing = wishes.closing;
             drop(wishes);
@@ -120,6 +147,7 @@ impl Shared {
                 let (upto, hashes) = self.take_written();
                 durable.syncing.store(self.micros(), Ordering::Release);
                 if self.sink.sync().is_ok() {
+                    is_there = self.look();
                     durable.upto.store(upto, Ordering::Release);
                     // What failed once is never durable: no checkpoint is made of it.
                     if let Some(witness) = self.witness.as_ref().filter(|_| !durable.failed.load(Ordering::Acquire)) {
@@ -131,6 +159,8 @@ impl Shared {
                 }
                 durable.syncing.store(0, Ordering::Release);
                 durable.risen.notify_waiters();
+            } else if !is_there {
+                is_there = self.look();
             }
             if closing {
                 break;

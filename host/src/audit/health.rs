@@ -32,7 +32,8 @@ impl AuditLog {
         self.failures.count.load(Ordering::Relaxed)
     }
 
-    /// Whether the log takes entries, as far as is known: its disk and its sinks answer, and no entry has failed in this time.
+    /// Whether the log takes entries, as far as is known: its disk and its sinks answer, its file is where it
+    /// belongs, and no entry has failed in this time.
     /// It may block for a moment.
     pub fn is_healthy(&self, within: Duration) -> bool {
         let last = self.failures.last.load(Ordering::Relaxed);
@@ -40,6 +41,7 @@ impl AuditLog {
         let failed = last > 0 && u128::from(since) < within.as_micros();
         !failed
             && self.shared.check_durability().is_ok()
+            && self.shared.check_place().is_ok()
             && self.shared.check_checkpoints().is_ok()
             && self.elsewhere.iter().all(|sink| Elsewhere::healthy(sink).is_ok())
     }

@@ -23,8 +23,8 @@ use super::folder::{self, Head};
 use super::health::Failures;
 use super::read;
 use super::settings::Settings;
-use super::sink::{ClosedSink, Sink};
-use super::stream;
+use super::sink::{ClosedSink, Inode, Sink};
+use super::stream::{self, Source};
 use super::witness::{Chain, Witness};
 
 /// A sink that takes longer than this for one line, or for making lines durable, counts as hanging.
@@ -58,6 +58,14 @@ pub enum AuditError {
     /// What was written could not be made durable.
     #[error("audit entries could not be made durable, so no token is released; check the disk, then restart")]
     NotDurable,
+    /// What was written isn't where it belongs any more.
+    #[error(
+        "the audit log is not where it belongs ({why}), so no token is released; put it back, or restart: then another file is begun"
+    )]
+    Astray {
+        /// What is found instead.
+        why: String,
+    },
     /// A sink besides the log's own file takes no entries.
     #[error("the audit sink {sink} takes no entries ({why}), so no token is released; mend it, or change audit.toml")]
     Elsewhere {
@@ -188,7 +196,8 @@ impl AuditLog {
         let keys = Keys::new(opening.key);
         let place = folder::take_place(dir, &keys, &*clock)
             .map_err(|source| AuditError::Folder { path: dir.to_owned(), source })?;
-        let begun = Begun { chain: place.chain, link: place.link, heads: &place.heads, dir: Some(dir) };
+        let inode = Some(place.sink.inode());
+        let begun = Begun { chain: place.chain, link: place.link, heads: &place.heads, dir: Some(dir), inode };
         let mut log = Self::start(begun, Box::new(place.sink), keys, opening, clock)?;
         log.last_epoch = place.epoch;
         Ok(log)
@@ -201,7 +210,7 @@ impl AuditLog {
         opening: &Opening<'_>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        let begun = Begun { chain: chain.to_owned(), link: Link::FIRST, heads: &[], dir: None };
+        let begun = Begun { chain: chain.to_owned(), link: Link::FIRST, heads: &[], dir: None, inode: None };
         Self::start(begun, sink, Keys::new(opening.key), opening, clock)
     }
 
@@ -209,7 +218,7 @@ impl AuditLog {
     /// What must not be done without its entry is not done.
     pub fn closed(why: AuditError, opening: &Opening<'_>, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
         let sink = Box::new(ClosedSink(Arc::new(why)));
-        let begun = Begun { chain: String::new(), link: Link::FIRST, heads: &[], dir: None };
+        let begun = Begun { chain: String::new(), link: Link::FIRST, heads: &[], dir: None, inode: None };
         Self::over(begun, sink, Keys::new(opening.key), opening, &Settings::default(), clock)
     }
 
@@ -234,7 +243,7 @@ impl AuditLog {
         settings: &Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        let Begun { chain, link, dir, .. } = begun;
+        let Begun { chain, link, dir, inode, .. } = begun;
         let writer = Some(Writer::new(link, opening.epoch));
         let state = State { writer, since: Duration::ZERO, waiting: 0, written: link.seq, hashes: Vec::new() };
         let file = dir.and_then(|dir| folder::checked_path_of(dir, &chain));
@@ -258,7 +267,8 @@ impl AuditLog {
         });
         let syncer = Syncer::start(&shared).map_err(AuditError::Write)?;
         let elsewhere = settings.sinks.iter().map(|destination| {
-            let sink = stream::sink(destination, &chain, file.as_deref());
+            let source = file.clone().zip(inode).map(|(path, inode)| Source { path, inode });
+            let sink = stream::sink(destination, &chain, source);
             Elsewhere::start(destination.name(), sink, settings.strict, Arc::clone(&shared.clock))
                 .map_err(AuditError::Write)
         });
@@ -295,12 +305,14 @@ impl AuditLog {
     async fn append_everywhere(&self, event: &Event) -> Result<Position, AuditError> {
         self.elsewhere.iter().try_for_each(Elsewhere::healthy)?;
         self.shared.check_checkpoints()?;
+        self.shared.check_place()?;
         let (position, tickets) = self.append_and_hand_on(event)?;
         if !tickets.is_empty() {
             try_join_all(self.elsewhere.iter().zip(tickets).map(|(sink, ticket)| sink.taken(ticket))).await?;
         }
         if self.strict {
             self.shared.until_durable(position.seq.saturating_add(1)).await?;
+            self.shared.check_place()?;
         }
         Ok(position)
     }
@@ -387,6 +399,8 @@ struct Begun<'a> {
     link: Link,
     heads: &'a [Head],
     dir: Option<&'a Path>,
+    /// Which file stands there, as it was opened.
+    inode: Option<Inode>,
 }
 
 impl Shared {

@@ -1,10 +1,10 @@
 //! Where the lines go.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::log::AuditError;
 
@@ -16,6 +16,12 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Makes what was appended durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Whether what was appended is still where it was put, as far as that can be told. It is asked after each
+    /// [`sync`](Self::sync). While the answer is an error no token is released, and entries are appended all the same.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Sink for std::sync::Arc<dyn Sink> {
@@ -26,12 +32,47 @@ impl Sink for std::sync::Arc<dyn Sink> {
     fn sync(&self) -> io::Result<()> {
         (**self).sync()
     }
+
+    fn check(&self) -> io::Result<()> {
+        (**self).check()
+    }
+}
+
+/// Which file it is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Inode {
+    device: u64,
+    number: u64,
+}
+
+impl Inode {
+    /// Of an open file.
+    pub(super) fn of(file: &File) -> io::Result<Self> {
+        Ok(Self::told_by(&file.metadata()?))
+    }
+
+    fn told_by(metadata: &fs::Metadata) -> Self {
+        Self { device: metadata.dev(), number: metadata.ino() }
+    }
+
+    /// Whether it is the file that stands there.
+    pub(super) fn check(self, path: &Path) -> io::Result<()> {
+        let why = match fs::symlink_metadata(path) {
+            Ok(metadata) if Self::told_by(&metadata) == self => return Ok(()),
+            Ok(_) => "was replaced by another while it was written",
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "was deleted or moved away while it was written",
+            Err(error) => return Err(error),
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("the file {} {why}", path.display())))
+    }
 }
 
 /// A file that only grows, readable and writable by its owner alone, and locked by the process that writes it.
 #[derive(Debug)]
 pub struct FileSink {
     file: File,
+    path: PathBuf,
+    inode: Inode,
     /// How long the file is as far as its lines are whole.
     length: Mutex<Length>,
 }
@@ -56,20 +97,34 @@ impl FileSink {
             Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
-        let whole = file.metadata()?.len();
-        Ok(Some(Self { file, length: Mutex::new(Length { whole, torn: false }) }))
+        let (inode, whole) = (Inode::of(&file)?, file.metadata()?.len());
+        let length = Mutex::new(Length { whole, torn: false });
+        Ok(Some(Self { file, path: path.to_owned(), inode, length }))
     }
 
     pub(super) fn file(&self) -> &File {
         &self.file
     }
+
+    pub(super) fn inode(&self) -> Inode {
+        self.inode
+    }
+
+    fn length(&self) -> MutexGuard<'_, Length> {
+        self.length.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts half a line away. A file that somebody has made shorter is not filled up.
+    fn take_back(&self, whole: u64) -> io::Result<()> {
+        if self.file.metadata()?.len() > whole { self.file.set_len(whole) } else { Ok(()) }
+    }
 }
 
 impl Sink for FileSink {
     fn append(&self, line: &[u8]) -> io::Result<()> {
-        let mut length = self.length.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut length = self.length();
         if length.torn {
-            self.file.set_len(length.whole)?;
+            self.take_back(length.whole)?;
             length.torn = false;
         }
         match (&self.file).write_all(line) {
@@ -79,7 +134,7 @@ impl Sink for FileSink {
             }
             Err(error) => {
                 // A disk that is full takes the first half of a line.
-                length.torn = self.file.set_len(length.whole).is_err();
+                length.torn = self.take_back(length.whole).is_err();
                 Err(error)
             }
         }
@@ -87,6 +142,17 @@ impl Sink for FileSink {
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.inode.check(&self.path)?;
+        // Asked for first: lines that come in between only make the file longer.
+        let whole = self.length().whole;
+        if self.file.metadata()?.len() >= whole {
+            return Ok(());
+        }
+        let why = format!("the file {} was cut while it was written", self.path.display());
+        Err(io::Error::new(io::ErrorKind::InvalidData, why))
     }
 }
 

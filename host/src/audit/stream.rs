@@ -5,13 +5,14 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::folder;
 use super::settings::Destination;
-use super::sink::{FileSink, Sink};
+use super::sink::{FileSink, Inode, Sink};
 
 /// So many bytes at the end of a copy are compared with the log.
 const COMPARED: u64 = 4096;
@@ -19,14 +20,22 @@ const COMPARED: u64 = 4096;
 /// before there was this sink stays where it is.
 const MOST_NEW: u64 = 64 << 10;
 
+/// A chain's own file.
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    /// Which one it is, as it is being written.
+    pub(super) inode: Inode,
+}
+
 /// The sink for what the settings name. `source` is the chain's own file, where it has one.
-pub(super) fn sink(destination: &Destination, chain: &str, source: Option<&Path>) -> Box<dyn Sink> {
+pub(super) fn sink(destination: &Destination, chain: &str, source: Option<Source>) -> Box<dyn Sink> {
     match destination {
         Destination::Folder(folder) => Box::new(Copied {
             folder: folder.clone(),
             name: format!("{chain}.jsonl"),
-            source: source.map(Path::to_owned),
+            source,
             file: Mutex::default(),
+            reached: AtomicU64::new(0),
         }),
         Destination::Socket(path) => Box::new(Socket { path: path.clone(), stream: Mutex::default() }),
         Destination::Command(words) => Box::new(Program { words: words.clone(), child: Mutex::default() }),
@@ -121,16 +130,20 @@ impl Drop for Program {
 ///
 /// Each line brings the copy up to where the log is, so that what it missed is made good; the first one brings up the copies of
 /// the chains that nobody writes any more, too. A process that was killed may have had no time for it. A copy that goes on where
-/// the log has ended, or that is another one, is left alone: it is the proof that the log was cut.
+/// the log has ended, or that is another one, is left alone: it is the proof that the log was cut. Log and copy must each be
+/// the file that stands under its name.
 struct Copied {
     folder: PathBuf,
     name: String,
-    source: Option<PathBuf>,
+    source: Option<Source>,
     file: Mutex<Option<Both>>,
+    /// How long the log was, as far as this process has seen it copied.
+    reached: AtomicU64,
 }
 
 struct Both {
     copy: File,
+    inode: Inode,
     length: u64,
     source: Option<File>,
 }
@@ -143,8 +156,21 @@ impl Copied {
         options.append(true).read(true).create(true).mode(0o600).custom_flags(nofollow);
         let mut copy = options.open(self.folder.join(&self.name))?;
         let length = copy.seek(SeekFrom::End(0))?;
-        let source = self.source.as_ref().map(File::open).transpose()?;
-        Ok(Both { copy, length, source })
+        let inode = Inode::of(&copy)?;
+        let source = self.source.as_ref().map(|source| File::open(&source.path)).transpose()?;
+        Ok(Both { copy, inode, length, source })
+    }
+
+    /// Both files are those that stand under their names, and the log is not shorter than it was.
+    fn check_places(&self, both: &Both) -> io::Result<()> {
+        both.inode.check(&self.folder.join(&self.name))?;
+        let Some((source, file)) = self.source.as_ref().zip(both.source.as_ref()) else { return Ok(()) };
+        source.inode.check(&source.path)?;
+        if Inode::of(file)? != source.inode || file.metadata()?.len() < self.reached.load(Ordering::Relaxed) {
+            let why = "the log was cut or replaced while it was written; see `clawcoil audit verify`";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        Ok(())
     }
 
     /// What the copy has, the log must have too.
@@ -168,7 +194,7 @@ impl Copied {
 
     /// Brings up the copies of the chains that no process writes.
     fn bring_up_others(&self) -> io::Result<()> {
-        let Some(dir) = self.source.as_deref().and_then(Path::parent) else { return Ok(()) };
+        let Some(dir) = self.source.as_ref().and_then(|source| source.path.parent()) else { return Ok(()) };
         for (chain, path) in folder::chains(dir)? {
             let name = format!("{chain}.jsonl");
             let is_new = !self.folder.join(&name).exists();
@@ -176,11 +202,13 @@ impl Copied {
                 continue;
             }
             // Held, so that no process begins to write it. One that does already brings up its copy itself.
-            let Some(_held) = FileSink::open(&path)? else { continue };
-            let copied = Self { folder: self.folder.clone(), name, source: Some(path), file: Mutex::default() };
+            let Some(held) = FileSink::open(&path)? else { continue };
+            let source = Some(Source { path, inode: held.inode() });
+            let (folder, file, reached) = (self.folder.clone(), Mutex::default(), AtomicU64::new(0));
+            let copied = Self { folder, name, source, file, reached };
             match copied.open() {
                 Ok(mut both) => {
-                    Self::bring_up(&mut both, &[])?;
+                    copied.bring_up(&mut both, &[])?;
                     both.copy.sync_data()?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -192,7 +220,8 @@ impl Copied {
         Ok(())
     }
 
-    fn bring_up(both: &mut Both, line: &[u8]) -> io::Result<()> {
+    fn bring_up(&self, both: &mut Both, line: &[u8]) -> io::Result<()> {
+        self.check_places(both)?;
         let new = match &both.source {
             Some(source) => {
                 // At each line: a log that is cut while it is written must not look like one without news.
@@ -212,6 +241,7 @@ impl Copied {
             return Err(error);
         }
         both.length = both.length.saturating_add(new.len() as u64);
+        self.reached.store(both.length, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -226,7 +256,7 @@ impl Sink for Copied {
             self.bring_up_others()?;
             both
         };
-        Self::bring_up(&mut both, line)?;
+        self.bring_up(&mut both, line)?;
         *file = Some(both);
         Ok(())
     }

@@ -786,6 +786,121 @@ async fn a_log_that_is_cut_while_it_is_written_keeps_tokens_in() {
     assert_eq!(fs::read(&copied).unwrap(), before, "the proof that it was cut is gone");
 }
 
+/// Waits until the log refuses, and says what it says then.
+async fn refusal(log: &AuditLog) -> AuditError {
+    loop {
+        match log.append_for_release(&event("token")).await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) => return error,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_moved_replaced_or_cut_while_it_is_written_keeps_tokens_in_until_it_is_back() {
+    for strict in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open_with(dir.path(), &clock(), &Settings { strict, ..Settings::default() });
+        log.append_for_release(&event("one")).await.unwrap();
+        let own = files(dir.path()).remove(0);
+        let away = dir.path().join("away");
+        let rename = |from: &Path, to: &Path| fs::rename(from, to).unwrap();
+        for replaced in [false, true] {
+            rename(&own, &away);
+            if replaced {
+                fs::copy(&away, &own).unwrap();
+            }
+            let refused = if strict {
+                // Not one token.
+                log.append_for_release(&event("token")).await.unwrap_err()
+            } else {
+                refusal(&log).await
+            };
+            assert!(matches!(refused, AuditError::Astray { .. }), "{refused}");
+            assert!(!log.is_healthy(Duration::ZERO));
+            log.append(&Event::new(EventKind::Disconnected)).unwrap();
+            rename(&away, &own);
+            while log.append_for_release(&event("again")).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+        verify(dir.path(), &key()).unwrap();
+        fs::OpenOptions::new().write(true).open(&own).unwrap().set_len(10).unwrap();
+        let refused = refusal(&log).await;
+        assert!(matches!(refused, AuditError::Astray { .. }), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_is_replaced_while_it_is_written_keeps_tokens_in_and_is_made_good() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = log_to(Destination::Folder(copy.path().to_owned()), dir.path(), &clock());
+    log.append_for_release(&event("one")).await.unwrap();
+    let (own, copied) = (files(dir.path()).remove(0), files(copy.path()).remove(0));
+    for contents in [Some(fs::read(&copied).unwrap()), Some(Vec::new()), None] {
+        fs::remove_file(&copied).unwrap();
+        if let Some(contents) = contents {
+            fs::write(&copied, contents).unwrap();
+        }
+        let refused = log.append_for_release(&event("two")).await;
+        assert!(matches!(refused, Err(AuditError::Elsewhere { .. })), "{refused:?}");
+        while log.append_for_release(&event("again")).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(fs::read(&copied).unwrap(), fs::read(&own).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_copy_is_not_made_good_from_a_log_that_was_cut_or_replaced() {
+    for replaced in [false, true] {
+        let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let log = log_to(Destination::Folder(copy.path().to_owned()), dir.path(), &clock());
+        for n in 0..3 {
+            log.append_for_release(&event(&n.to_string())).await.unwrap();
+        }
+        let (own, copied) = (files(dir.path()).remove(0), files(copy.path()).remove(0));
+        let bytes = fs::read(&own).unwrap();
+        let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        if replaced {
+            fs::remove_file(&own).unwrap();
+            fs::write(&own, &bytes).unwrap();
+        } else {
+            fs::OpenOptions::new().write(true).open(&own).unwrap().set_len(first as u64).unwrap();
+        }
+        // Both at once: what the copy knew is gone as well.
+        fs::remove_file(&copied).unwrap();
+        let told: Vec<_> = {
+            let mut told = Vec::new();
+            for _ in 0..3 {
+                told.push(log.append_for_release(&event("after")).await);
+            }
+            told
+        };
+        assert!(told.iter().all(Result::is_err), "{told:?}");
+        drop(log);
+        let made = fs::read(&copied).unwrap_or_default();
+        assert!(made.is_empty(), "a copy of what was cut looks like one of the whole");
+    }
+}
+
+#[tokio::test]
+async fn checkpoints_go_on_in_a_new_file_where_theirs_was_moved_away() {
+    let (dir, witness) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let checkpoints_in = vec![witness.path().to_owned()];
+    let settings = Settings { checkpoint_every: 1, checkpoints: checkpoints_in, ..Settings::default() };
+    let log = open_with(dir.path(), &clock(), &settings);
+    let kept = witness.path().join(log.chain()).with_extension("checkpoint");
+    while fs::read(&kept).unwrap_or_default().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    fs::rename(&kept, witness.path().join("rotated")).unwrap();
+    let before = log.append(&event("more")).unwrap();
+    while checkpoints(witness.path(), &key()).unwrap().first().is_none_or(|newest| newest.size <= before.seq) {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_socket_gets_each_line_and_is_called_again_when_it_was_gone() {
     let (dir, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
