@@ -1,18 +1,15 @@
 //! The audit log, for operators.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
-use clawcoil::audit::{self, Entry, Filter};
+use clawcoil::audit::{self, Filter, Mark};
 use clawcoil::clock::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::body::{Query, filtered};
-use super::page::Page;
+use super::page::{Page, no_cursor};
 use crate::callers::Scope;
 use crate::serve::{Bearer, Kind, Problem, Shared};
 
@@ -93,6 +90,9 @@ struct AuditEntry {
     seq: u64,
     #[schema(format = DateTime)]
     time: String,
+    /// The clock was set back, then or before: the latest time of the entries before this one.
+    #[schema(format = DateTime)]
+    after: Option<String>,
     /// What happened.
     #[schema(example = "released")]
     kind: String,
@@ -150,38 +150,15 @@ pub(crate) async fn list(
     bearer.authenticated().require(Scope::Admin)?;
     let page = Page::read("audit", which.limit, which.cursor.as_deref())?;
     let filter = which.filter()?;
-    let read = {
-        let (app, page) = (Arc::clone(&app), page.clone());
-        move || {
-            let entries = audit::entries(&app.host.home().audit(), &app.host.vault().audit_key(), &filter)?;
-            // One more than the page has says that there is another page.
-            let mut latest = BTreeMap::new();
-            for entry in entries {
-                let entry = entry?;
-                let key = key(&entry);
-                if page.is_due(&key) {
-                    latest.insert(key, entry.exported());
-                    if latest.len() > page.limit + 1 {
-                        latest.pop_last();
-                    }
-                }
-            }
-            Ok::<_, std::io::Error>(latest)
-        }
-    };
-    let latest = tokio::task::spawn_blocking(read).await.map_err(|error| Problem::internal(&error))?;
-    let latest = latest.map_err(|error| {
+    let before = page.after.as_deref().map(|mark| Mark::parse(mark).ok_or_else(no_cursor)).transpose()?;
+    let (folder, key, limit) = (app.host.home().audit(), app.host.vault().audit_key(), page.limit);
+    let read = move || audit::page(&folder, &key, &filter, before.as_ref(), limit);
+    let read = tokio::task::spawn_blocking(read).await.map_err(|error| Problem::internal(&error))?;
+    let (entries, last) = read.map_err(|error| {
         tracing::error!(%error, "the audit log can't be read");
         Problem::new(Kind::Unavailable, "the audit log can't be read; its operator finds the reason in the log")
     })?;
-    let (entries, next_cursor) = page.cut(latest);
-    let entries = entries.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let next_cursor = last.map(|mark| page.cursor(&mark.to_string()));
+    let entries = entries.iter().filter_map(|entry| serde_json::from_str(&entry.exported()).ok()).collect();
     Ok(Json(AuditEntries { entries, next_cursor }))
-}
-
-/// Sorts entries as the log does, the latest first.
-fn key(entry: &Entry) -> String {
-    let before = u64::MAX - u64::try_from(entry.time.as_microsecond()).unwrap_or_default();
-    let within = entry.time.subsec_nanosecond().rem_euclid(1_000);
-    format!("{before:020}.{:03}/{}/{:020}", 999 - within, entry.chain, u64::MAX - entry.seq)
 }

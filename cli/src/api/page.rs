@@ -57,10 +57,7 @@ impl Page {
         }
         let after = match cursor {
             None => None,
-            Some(cursor) => Some(read(list, cursor).ok_or_else(|| {
-                let detail = "this is no cursor of this list; leave it out to begin at the beginning";
-                Problem::new(Kind::BadRequest, detail)
-            })?),
+            Some(cursor) => Some(read(list, cursor).ok_or_else(no_cursor)?),
         };
         Ok(Self { list, limit, after })
     }
@@ -83,9 +80,15 @@ impl Page {
         (page, next)
     }
 
-    fn cursor(&self, key: &str) -> String {
+    /// The cursor of the page that comes after this key.
+    pub(super) fn cursor(&self, key: &str) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(format!("{}\n{key}", self.list))
     }
+}
+
+/// What was given is none.
+pub(super) fn no_cursor() -> Problem {
+    Problem::new(Kind::BadRequest, "this is no cursor of this list; leave it out to begin at the beginning")
 }
 
 fn read(list: &str, cursor: &str) -> Option<String> {

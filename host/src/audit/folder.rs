@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::clock::{Clock, Timestamp, random};
 
 use super::chain::{Keys, Link};
+use super::read::{latest, moment};
 use super::sink::FileSink;
 
 const EXTENSION: &str = "jsonl";
@@ -24,6 +25,8 @@ pub(super) struct Head {
     /// Bytes stand after it that are no line: its process died, or the power went, within a write.
     pub(super) torn: bool,
     pub(super) time: Timestamp,
+    /// The clock was set back: the latest time before.
+    pub(super) after: Option<Timestamp>,
     pub(super) epoch: Option<u64>,
 }
 
@@ -31,6 +34,23 @@ impl Head {
     pub(super) fn next(&self) -> Link {
         Link { seq: self.seq.saturating_add(1), prev: self.hash }
     }
+
+    fn past(&self) -> Past {
+        Past { latest: latest(self.time, self.after), was_set_back: self.after.is_some() }
+    }
+}
+
+/// The times of a chain's entries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Past {
+    pub(super) latest: Timestamp,
+    /// One has an earlier time than one before it.
+    pub(super) was_set_back: bool,
+}
+
+impl Past {
+    /// Of a chain without entries.
+    pub(super) const NONE: Self = Self { latest: Timestamp::MIN, was_set_back: false };
 }
 
 /// What a new process writes on.
@@ -38,6 +58,7 @@ pub(super) struct Place {
     pub(super) chain: String,
     pub(super) sink: FileSink,
     pub(super) link: Link,
+    pub(super) past: Past,
     /// The other chains' heads.
     pub(super) heads: Vec<Head>,
     /// The highest epoch that any chain's last entry names.
@@ -73,24 +94,24 @@ pub(super) fn take_place(dir: &Path, keys: &Keys, clock: &dyn Clock) -> io::Resu
     let epoch = heads.iter().filter_map(|head| head.epoch).max();
     let youngest = heads.iter().max_by_key(|head| (head.time, head.seq)).map(|head| head.chain.clone());
     free.retain(|(_, chain, _)| Some(chain) != youngest.as_ref());
-    let (chain, sink, link) = match free.into_iter().min_by_key(|(_, _, time)| *time) {
+    let (chain, sink, link, past) = match free.into_iter().min_by_key(|(_, _, time)| *time) {
         Some((sink, chain, _)) => {
-            let link = heads.iter().find(|head| head.chain == chain).map_or(Link::FIRST, Head::next);
-            (chain, sink, link)
+            let head = heads.iter().find(|head| head.chain == chain);
+            (chain, sink, head.map_or(Link::FIRST, Head::next), head.map_or(Past::NONE, Head::past))
         }
         None => new_chain(dir, clock)?,
     };
     heads.retain(|head| head.chain != chain);
-    Ok(Place { chain, sink, link, heads, epoch })
+    Ok(Place { chain, sink, link, past, heads, epoch })
 }
 
-fn new_chain(dir: &Path, clock: &dyn Clock) -> io::Result<(String, FileSink, Link)> {
+fn new_chain(dir: &Path, clock: &dyn Clock) -> io::Result<(String, FileSink, Link, Past)> {
     let chain = format!("{}-{}", clock.now().strftime("%Y%m%dT%H%M%SZ"), hex::encode(random::<8>(clock)));
     let path = path_of(dir, &chain);
     let taken = || io::Error::new(io::ErrorKind::AlreadyExists, "another process took the new file");
     let sink = FileSink::open(&path)?.ok_or_else(taken)?;
     File::open(dir)?.sync_all()?;
-    Ok((chain, sink, Link::FIRST))
+    Ok((chain, sink, Link::FIRST, Past::NONE))
 }
 
 /// The chains of a folder, by name.
@@ -121,6 +142,7 @@ fn path_of(dir: &Path, chain: &str) -> PathBuf {
 #[derive(serde::Deserialize)]
 struct Known {
     time: String,
+    after: Option<String>,
     epoch: Option<u64>,
 }
 
@@ -144,9 +166,9 @@ fn head(chain: &str, file: &mut File, keys: &Keys) -> io::Result<Option<Head>> {
         let Some((next, known)) = keys.check_alone(line).zip(serde_json::from_slice::<Known>(line).ok()) else {
             return Ok(None);
         };
-        let Ok(time) = known.time.parse() else { return Ok(None) };
+        let Some((time, after)) = known.time.parse().ok().zip(moment(known.after)) else { return Ok(None) };
         let torn = whole.is_some_and(|at| at + 1 != tail.len());
         let (seq, hash) = (next.seq.saturating_sub(1), next.prev);
-        return Ok(Some(Head { chain: chain.to_owned(), seq, hash, torn, time, epoch: known.epoch }));
+        return Ok(Some(Head { chain: chain.to_owned(), seq, hash, torn, time, after, epoch: known.epoch }));
     }
 }

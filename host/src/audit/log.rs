@@ -19,7 +19,7 @@ use super::checkpoint::Signer;
 use super::durable::{Durable, Syncer};
 use super::elsewhere::{Elsewhere, Ticket};
 use super::event::{self, Event};
-use super::folder::{self, Head};
+use super::folder::{self, Head, Past, Place};
 use super::health::Failures;
 use super::read;
 use super::settings::Settings;
@@ -171,14 +171,15 @@ struct Writer {
     line: Vec<u8>,
     /// The second of the entry before, as a number and as it is written.
     second: (i64, String),
+    past: Past,
 }
 
 impl Writer {
-    fn new(link: Link, epoch: Option<u64>) -> Self {
-        Self { link, epoch, line: Vec::with_capacity(1024), second: (i64::MIN, String::new()) }
+    fn new(link: Link, epoch: Option<u64>, past: Past) -> Self {
+        Self { link, epoch, line: Vec::with_capacity(1024), second: (i64::MIN, String::new()), past }
     }
 
-    /// `,"time":"2026-11-24T08:00:00.000000Z"`
+    /// `,"time":"2026-11-24T08:00:00.000000Z"`, and `after` likewise once the clock was set back.
     fn stamp(&mut self, now: Timestamp) {
         let micros = now.as_microsecond();
         let (second, micros) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
@@ -187,6 +188,11 @@ impl Writer {
         }
         // Writing to a `Vec` can't fail.
         let _ = write!(self.line, ",\"time\":\"{}.{micros:06}Z\"", self.second.1);
+        self.past.was_set_back |= now < self.past.latest;
+        if self.past.was_set_back {
+            let _ = write!(self.line, ",\"after\":\"{}\"", self.past.latest.strftime("%Y-%m-%dT%H:%M:%S.%6fZ"));
+        }
+        self.past.latest = self.past.latest.max(now);
     }
 }
 
@@ -197,7 +203,8 @@ impl AuditLog {
         let place = folder::take_place(dir, &keys, &*clock)
             .map_err(|source| AuditError::Folder { path: dir.to_owned(), source })?;
         let inode = Some(place.sink.inode());
-        let begun = Begun { chain: place.chain, link: place.link, heads: &place.heads, dir: Some(dir), inode };
+        let Place { chain, link, past, .. } = place;
+        let begun = Begun { chain, link, past, heads: &place.heads, dir: Some(dir), inode };
         let mut log = Self::start(begun, Box::new(place.sink), keys, opening, clock)?;
         log.last_epoch = place.epoch;
         Ok(log)
@@ -210,7 +217,8 @@ impl AuditLog {
         opening: &Opening<'_>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        let begun = Begun { chain: chain.to_owned(), link: Link::FIRST, heads: &[], dir: None, inode: None };
+        let begun =
+            Begun { chain: chain.to_owned(), link: Link::FIRST, past: Past::NONE, heads: &[], dir: None, inode: None };
         Self::start(begun, sink, Keys::new(opening.key), opening, clock)
     }
 
@@ -218,7 +226,8 @@ impl AuditLog {
     /// What must not be done without its entry is not done.
     pub fn closed(why: AuditError, opening: &Opening<'_>, clock: Arc<dyn Clock>) -> Result<Self, AuditError> {
         let sink = Box::new(ClosedSink(Arc::new(why)));
-        let begun = Begun { chain: String::new(), link: Link::FIRST, heads: &[], dir: None, inode: None };
+        let begun =
+            Begun { chain: String::new(), link: Link::FIRST, past: Past::NONE, heads: &[], dir: None, inode: None };
         Self::over(begun, sink, Keys::new(opening.key), opening, &Settings::default(), clock)
     }
 
@@ -243,8 +252,8 @@ impl AuditLog {
         settings: &Settings,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, AuditError> {
-        let Begun { chain, link, dir, inode, .. } = begun;
-        let writer = Some(Writer::new(link, opening.epoch));
+        let Begun { chain, link, past, dir, inode, .. } = begun;
+        let writer = Some(Writer::new(link, opening.epoch, past));
         let state = State { writer, since: Duration::ZERO, waiting: 0, written: link.seq, hashes: Vec::new() };
         let file = dir.and_then(|dir| folder::checked_path_of(dir, &chain));
         // A name that an embedding program made up may be none for a file.
@@ -397,6 +406,7 @@ fn opened(writer: &mut Writer, chain: &str, agent: Option<AgentId>, heads: &[Hea
 struct Begun<'a> {
     chain: String,
     link: Link,
+    past: Past,
     heads: &'a [Head],
     dir: Option<&'a Path>,
     /// Which file stands there, as it was opened.

@@ -20,6 +20,10 @@
 //! is configured, and in strict mode for the disk. A sink that fails, or hangs for two seconds, makes it an error, and whoever
 //! wanted to release a token must not; what takes something away uses `append`, and goes on.
 //!
+//! The entries of a chain stand in the order in which they were written. Where the clock was set back, this and each later entry
+//! of the chain says besides, as `after`, what the latest time before it was: so the files can be read from any moment on
+//! ([`newest()`]) without a look at all of them, and no entry hides behind a wrong time.
+//!
 //! Users are written as keyed tags: the log alone doesn't tell who they are.
 
 mod chain;
@@ -30,6 +34,7 @@ mod event;
 mod folder;
 mod health;
 mod log;
+mod newest;
 mod read;
 mod settings;
 mod sink;
@@ -41,6 +46,7 @@ mod witness;
 pub use checkpoint::{BadCheckpoint, Checkpoint};
 pub use event::{Decision, Event, EventKind};
 pub use log::{AuditError, AuditLog, Opening, Position};
+pub use newest::{Mark, Newest, newest, page};
 pub use read::{Entries, Entry, Filter, entries, read, tail, user_tag};
 pub use settings::{Destination, Settings};
 pub use sink::{FileSink, Sink};

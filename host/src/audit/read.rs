@@ -1,6 +1,5 @@
 //! The reading side, for people who ask what happened.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 
@@ -14,6 +13,7 @@ use crate::secret::Key;
 use super::chain::Keys;
 use super::event::{self, Decision, EventKind};
 use super::folder;
+use super::newest::newest;
 use super::verify::Lines;
 
 /// Which entries are asked for. What is absent doesn't restrict.
@@ -61,6 +61,8 @@ pub struct Entry {
     pub seq: u64,
     /// When it was written.
     pub time: Timestamp,
+    /// The clock was set back in this chain, now or earlier: the latest time of the entries before this one.
+    pub after: Option<Timestamp>,
     /// What happened, as the word stands there. `opened` begins a chain, or a process's part of it.
     pub kind: String,
     /// How it was decided.
@@ -105,6 +107,7 @@ pub struct Entry {
 struct Line {
     seq: u64,
     time: String,
+    after: Option<String>,
     kind: String,
     decision: Option<String>,
     invocation: Option<String>,
@@ -136,6 +139,7 @@ impl Entry {
             json,
             seq: line.seq,
             time: line.time.parse().ok()?,
+            after: moment(line.after)?,
             kind: line.kind,
             decision: line.decision,
             invocation: line.invocation,
@@ -158,6 +162,11 @@ impl Entry {
         })
     }
 
+    /// The latest time that its chain has up to here. It never falls from an entry to the next.
+    pub(super) fn latest(&self) -> Timestamp {
+        latest(self.time, self.after)
+    }
+
     /// The entry as a line that tells its file as well: the line as it stands there, with a first member `file` added.
     pub fn exported(&self) -> String {
         let mut out = b"{\"file\":".to_vec();
@@ -178,6 +187,16 @@ impl Entry {
     }
 }
 
+/// Reads a time that may be absent. `None` where it is none.
+#[expect(clippy::option_option, reason = "what is absent is not what is none")]
+pub(super) fn moment(text: Option<String>) -> Option<Option<Timestamp>> {
+    text.map(|text| text.parse()).transpose().ok()
+}
+
+pub(super) fn latest(time: Timestamp, after: Option<Timestamp>) -> Timestamp {
+    after.map_or(time, |after| after.max(time))
+}
+
 /// The tag under which the log has a user.
 pub fn user_tag(key: &Key, user: &UserId) -> String {
     Keys::new(key).user_tag(user)
@@ -188,28 +207,17 @@ pub fn read(dir: &Path, key: &Key, filter: &Filter) -> io::Result<Vec<Entry>> {
     entries(dir, key, filter)?.collect()
 }
 
-/// The last entries that the filter lets through, oldest first.
+/// The last entries that the filter lets through, oldest first. The files are read from their ends.
 pub fn tail(dir: &Path, key: &Key, filter: &Filter, most: usize) -> io::Result<Vec<Entry>> {
-    let mut last = VecDeque::new();
-    for entry in entries(dir, key, filter)? {
-        last.push_back(entry?);
-        if last.len() > most {
-            last.pop_front();
-        }
-    }
-    Ok(last.into())
+    let mut last = newest(dir, key, filter, None)?.take(most).collect::<io::Result<Vec<_>>>()?;
+    last.reverse();
+    Ok(last)
 }
 
 /// The entries that the filter lets through, oldest first, one by one: however long the log is, little of it is held in
 /// memory.
 pub fn entries(dir: &Path, key: &Key, filter: &Filter) -> io::Result<Entries> {
-    let wanted = Wanted {
-        user: filter.user.as_ref().map(|user| Keys::new(key).user_tag(user)),
-        invocation: filter.invocation.as_ref().map(ToString::to_string),
-        connection: filter.connection.as_ref().map(ToString::to_string),
-        explanation: filter.explanation.as_ref().map(ToString::to_string),
-        filter: filter.clone(),
-    };
+    let wanted = Wanted::of(key, filter);
     let mut chains = Vec::new();
     for (chain, path) in folder::chains(dir)? {
         let mut open = Open { chain, lines: Lines::open(&path)?, next: None };
@@ -265,7 +273,7 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         fn place(entry: &Entry) -> (Timestamp, &str, u64) {
-            (entry.time, &entry.chain, entry.seq)
+            (entry.latest(), &entry.chain, entry.seq)
         }
         let ready = self.chains.iter_mut().filter(|open| open.next.is_some());
         let oldest = ready.min_by(|a, b| a.next.as_ref().map(place).cmp(&b.next.as_ref().map(place)))?;
@@ -280,8 +288,9 @@ impl Iterator for Entries {
     }
 }
 
+/// A filter with the words for which an entry is looked at.
 #[derive(Debug)]
-struct Wanted {
+pub(super) struct Wanted {
     user: Option<String>,
     invocation: Option<String>,
     connection: Option<String>,
@@ -290,7 +299,17 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn matches(&self, entry: &Entry) -> bool {
+    pub(super) fn of(key: &Key, filter: &Filter) -> Self {
+        Self {
+            user: filter.user.as_ref().map(|user| Keys::new(key).user_tag(user)),
+            invocation: filter.invocation.as_ref().map(ToString::to_string),
+            connection: filter.connection.as_ref().map(ToString::to_string),
+            explanation: filter.explanation.as_ref().map(ToString::to_string),
+            filter: filter.clone(),
+        }
+    }
+
+    pub(super) fn matches(&self, entry: &Entry) -> bool {
         fn is(wanted: Option<&str>, found: Option<&str>) -> bool {
             wanted.is_none_or(|wanted| found == Some(wanted))
         }

@@ -14,7 +14,7 @@ use super::folder;
 use super::tree::Tree;
 
 /// No line of a log is longer; what follows is not read as a part of it.
-const LONGEST_LINE: u64 = 16 << 20;
+pub(super) const LONGEST_LINE: u64 = 16 << 20;
 
 /// What is wrong with an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
