@@ -14,6 +14,11 @@
 //! [[sink]]
 //! command = ["logger", "--tag", "clawcoil"]   # a program's standard input: a line for each entry
 //! ```
+//!
+//! What it means that a sink has an entry: a folder, that it is in its file, and with `strict` on its disk; a program, that it has
+//! read the line, whatever it does with it; a socket, that the line is in the socket's buffer in the kernel, which holds some
+//! hundreds of entries. A collector that reads no more is noticed when that is full, one that has gone at the next entry, and what
+//! it had not read by then is not sent again. The entries' numbers tell it what it missed, and the log's own file has it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,7 +40,8 @@ pub struct Settings {
     pub checkpoint_every: u64,
     /// Folders that keep the checkpoints, besides the log's own.
     pub checkpoints: Vec<PathBuf>,
-    /// Who else gets each entry. A token is released only when all of them have it.
+    /// Who else gets each entry. A token is released only when all of them have it; what that means is said with each
+    /// [`Destination`].
     pub sinks: Vec<Destination>,
 }
 
@@ -48,11 +54,13 @@ impl Default for Settings {
 /// Who else gets the entries.
 #[derive(Clone)]
 pub enum Destination {
-    /// A folder that has the same files, which [`verify`](super::verify()) checks as it does the log's own.
+    /// A folder that has the same files, which [`verify`](super::verify()) checks as it does the log's own. It has what is in
+    /// the file, and in strict mode on its disk.
     Folder(PathBuf),
-    /// A Unix stream socket, which gets a line for each entry.
+    /// A Unix stream socket, which gets a line for each entry. It has what is in its buffer in the kernel; whether the other side
+    /// has read that is not known.
     Socket(PathBuf),
-    /// A program with its arguments, whose standard input gets a line for each entry.
+    /// A program with its arguments, whose standard input gets a line for each entry. It has what it has read.
     Command(Vec<String>),
     /// A sink of the embedding program, under a name for messages.
     Sink(String, Arc<dyn Sink>),

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::io::ioctl_fionread;
 
 use super::folder;
 use super::settings::Destination;
@@ -48,6 +51,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A Unix stream socket. Where the other side has gone, the next attempt connects anew.
+///
+/// A line is taken when it is in the socket's buffer: nothing says how much of that the other side has read.
 struct Socket {
     path: PathBuf,
     stream: Mutex<Option<UnixStream>>,
@@ -71,6 +76,8 @@ impl Sink for Socket {
 }
 
 /// A program, started with the first line, in a process group of its own: it shall see the last entries too.
+///
+/// A line is taken when the program has read it.
 struct Program {
     words: Vec<String>,
     child: Mutex<Option<Child>>,
@@ -83,6 +90,20 @@ impl Program {
         command.args(arguments).process_group(0).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     }
+
+    fn give(running: &mut Child, line: &[u8]) -> io::Result<()> {
+        running.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write_all(line)?;
+        // The pipe holds many lines that a program which hangs, or ends, would never see.
+        let mut pause = Duration::from_micros(20);
+        while running.stdin.as_ref().map_or(Ok(0), ioctl_fionread)? > 0 {
+            if running.try_wait()?.is_some() {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            std::thread::sleep(pause);
+            pause = pause.saturating_mul(2).min(Duration::from_millis(5));
+        }
+        Ok(())
+    }
 }
 
 impl Sink for Program {
@@ -92,9 +113,7 @@ impl Sink for Program {
             Some(running) => running,
             None => self.start()?,
         };
-        let written =
-            running.stdin.as_mut().map_or(Err(io::ErrorKind::BrokenPipe.into()), |stdin| stdin.write_all(line));
-        if let Err(error) = written {
+        if let Err(error) = Self::give(&mut running, line) {
             // One that takes no more input is of no use any more; it may have ended already.
             let _ = running.kill();
             return Err(match running.wait() {
@@ -120,7 +139,7 @@ impl Drop for Program {
                 if !matches!(child.try_wait(), Ok(None)) {
                     return;
                 }
-                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(20));
             }
         }
     }

@@ -942,6 +942,33 @@ async fn a_program_gets_each_line_up_to_the_end() {
 }
 
 #[tokio::test]
+async fn a_program_that_does_not_read_on_keeps_tokens_in() {
+    let (dir, told, clock) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), clock());
+    let (has_read, goes_on) = (told.path().join("has-read"), told.path().join("goes-on"));
+    let script = "read -r one; : > \"$0\"; while [ ! -e \"$1\" ]; do sleep 0.02; done; exec cat > /dev/null";
+    let words = ["sh", "-c", script, has_read.to_str().unwrap(), goes_on.to_str().unwrap()];
+    let log = Arc::new(log_to(Destination::Command(words.map(str::to_owned).to_vec()), dir.path(), &clock));
+    while !has_read.exists() {
+        tokio::task::yield_now().await;
+    }
+    let waiting = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.append_for_release(&event("not read")).await }
+    });
+    while !waiting.is_finished() {
+        clock.advance(Duration::from_secs(2));
+        tokio::task::yield_now().await;
+    }
+    let held = waiting.await.unwrap();
+    assert!(matches!(held, Err(AuditError::ElsewhereHanging { .. })), "{held:?}");
+    log.append(&Event::new(EventKind::Disconnected)).unwrap();
+    fs::write(&goes_on, "").unwrap();
+    while log.append_for_release(&event("read")).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn in_strict_mode_a_release_waits_for_the_disk() {
     let (told, clock) = (Arc::new(Told::default()), clock());
     let (key, settings) = (key(), Settings { strict: true, ..Settings::default() });
