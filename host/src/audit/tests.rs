@@ -781,7 +781,9 @@ async fn a_log_that_is_cut_while_it_is_written_keeps_tokens_in() {
     fs::OpenOptions::new().write(true).open(&own).unwrap().set_len(10).unwrap();
     for _ in 0..2 {
         let refused = log.append_for_release(&event("after")).await;
-        assert!(matches!(refused, Err(AuditError::Elsewhere { .. })), "{refused:?}");
+        // Whichever sees it first: the copy, or the log itself after the next sync.
+        let is_seen = matches!(refused, Err(AuditError::Elsewhere { .. } | AuditError::Astray { .. }));
+        assert!(is_seen, "{refused:?}");
     }
     assert_eq!(fs::read(&copied).unwrap(), before, "the proof that it was cut is gone");
 }
