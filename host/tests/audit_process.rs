@@ -42,28 +42,79 @@ async fn child_process() {
     let log = open(Path::new(&folder));
     for n in 0_u64.. {
         let event = Event { detail: Some(n.to_string()), ..Event::new(EventKind::Released) };
-        let position = log.append_for_release(&event).await.unwrap();
-        println!("\nreleased {} {}", position.seq, position.hash);
+        match log.append_for_release(&event).await {
+            Ok(position) => println!("\nreleased {} {}", position.seq, position.hash),
+            Err(error) => {
+                println!("\nrefused: {error}");
+                return;
+            }
+        }
     }
+}
+
+/// Runs this binary's child. Before it a shell command may prepare the process.
+fn child(folder: &Path, prepared: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{prepared} exec \"$0\" \"$@\"")]).arg(std::env::current_exe().unwrap());
+    command.args([CHILD, "--exact", "--nocapture", "--test-threads=1"]).env("CLAWCOIL_TEST_FOLDER", folder);
+    command.stdout(Stdio::piped());
+    command
+}
+
+/// The number that follows the hash of each entry under which something was released.
+fn released(line: &str, into: &mut BTreeMap<String, u64>) -> bool {
+    let Some((seq, hash)) = line.strip_prefix("released ").and_then(|rest| rest.split_once(' ')) else { return false };
+    into.insert(hash.trim_start_matches("sha256:").to_owned(), seq.parse().unwrap());
+    true
+}
+
+/// The log and its copy are whole and have each of these entries.
+fn check(folder: &Path, released: &BTreeMap<String, u64>) {
+    for place in [folder.join("audit"), folder.join("copy")] {
+        verify(&place, &key()).unwrap();
+        let entries = read(&place, &key(), &Filter::default()).unwrap();
+        for (hash, seq) in released {
+            let found = entries.iter().any(|entry| entry.seq == *seq && entry.json.contains(hash));
+            assert!(found, "{}: entry {seq} with hash {hash}", place.display());
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_line_ends_releases_and_spoils_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut all = BTreeMap::new();
+    // No file may grow beyond so many blocks: what is written last is written in part. Odd sizes hit log, copy and checkpoints.
+    for blocks in [0, 1, 9, 14, 23, 33] {
+        let limit = format!("trap '' XFSZ; ulimit -f {blocks};");
+        let output = child(folder.path(), &limit).stderr(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let _ = text.lines().filter(|line| released(line, &mut all)).count();
+        if blocks > 1 {
+            assert!(text.contains("\nrefused: "), "{blocks}: {text}");
+        }
+        // Not even what was never begun looks like damage.
+        if folder.path().join("audit").is_dir() {
+            let verified = verify(&folder.path().join("audit"), &key());
+            assert!(verified.is_ok(), "after {blocks} blocks: {verified:?}");
+        }
+    }
+    assert!(all.len() > 10, "only {} releases", all.len());
+    drop(open(folder.path()));
+    check(folder.path(), &all);
 }
 
 #[test]
 fn in_strict_mode_each_release_is_in_the_log_and_its_copy_after_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let audit = folder.path().join("audit");
-    let mut released = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for round in 0..4 {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([CHILD, "--exact", "--nocapture", "--test-threads=1"])
-            .env("CLAWCOIL_TEST_FOLDER", folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = child(folder.path(), "").spawn().unwrap();
         let mut count = 0;
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
-            if let Some((seq, hash)) = line.strip_prefix("released ").and_then(|rest| rest.split_once(' ')) {
-                released.insert(hash.trim_start_matches("sha256:").to_owned(), seq.parse::<u64>().unwrap());
+            if released(&line, &mut all) {
                 count += 1;
                 if count == 30 + 7 * round {
                     // SIGKILL. What was told before it is read on, up to the end of the pipe.
@@ -78,12 +129,5 @@ fn in_strict_mode_each_release_is_in_the_log_and_its_copy_after_a_kill() {
     }
     // The next process brings up the copy: what was killed may have had no time for the last line.
     drop(open(folder.path()));
-    for place in [&audit, &folder.path().join("copy")] {
-        verify(place, &key()).unwrap();
-        let entries = read(place, &key(), &Filter::default()).unwrap();
-        for (hash, seq) in &released {
-            let found = entries.iter().any(|entry| entry.seq == *seq && entry.json.contains(hash));
-            assert!(found, "{}: entry {seq} with hash {hash}", place.display());
-        }
-    }
+    check(folder.path(), &all);
 }

@@ -2,18 +2,21 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::clock::{Clock, Timestamp, random};
 
 use super::chain::{Keys, Link};
 use super::read::{latest, moment};
-use super::sink::FileSink;
+use super::sink::{FileSink, Inode};
 
-const EXTENSION: &str = "jsonl";
+/// What a chain's file ends in.
+pub(super) const EXTENSION: &str = "jsonl";
 /// A chain that is longer is left as it is, and the next process begins another.
 const LONGEST_CHAIN: u64 = 16 << 20;
+/// What is longer without a line feed is no first line.
+const LONGEST_BEGINNING: u64 = 1 << 20;
 
 /// The last entry of a chain, as far as it is known.
 #[derive(Debug, Clone)]
@@ -81,7 +84,7 @@ pub(super) fn take_place(dir: &Path, keys: &Keys, clock: &dyn Clock) -> io::Resu
             None => head(&chain, &mut File::open(&path)?, keys)?.map(|head| Head { torn: false, ..head }),
         };
         match (sink, head) {
-            (Some(sink), None) if length == 0 => free.push((sink, chain, None)),
+            (Some(sink), None) if is_hardly_begun(sink.file(), length)? => free.push((sink, chain, None)),
             (Some(sink), Some(head)) if !head.torn && length < LONGEST_CHAIN => {
                 free.push((sink, chain, Some(head.time)));
                 heads.push(head);
@@ -97,6 +100,10 @@ pub(super) fn take_place(dir: &Path, keys: &Keys, clock: &dyn Clock) -> io::Resu
     let (chain, sink, link, past) = match free.into_iter().min_by_key(|(_, _, time)| *time) {
         Some((sink, chain, _)) => {
             let head = heads.iter().find(|head| head.chain == chain);
+            if head.is_none() && sink.file().metadata()?.len() > 0 {
+                tracing::warn!(chain, "a file of the audit log had only a part of its first line; it is begun again");
+                sink.empty()?;
+            }
             (chain, sink, head.map_or(Link::FIRST, Head::next), head.map_or(Past::NONE, Head::past))
         }
         None => new_chain(dir, clock)?,
@@ -112,6 +119,29 @@ fn new_chain(dir: &Path, clock: &dyn Clock) -> io::Result<(String, FileSink, Lin
     let sink = FileSink::open(&path)?.ok_or_else(taken)?;
     File::open(dir)?.sync_all()?;
     Ok((chain, sink, Link::FIRST, Past::NONE))
+}
+
+/// Takes away a file on which nothing could be written: it would look like one that was emptied. It is held by this process, so
+/// that no other one writes on it.
+pub(super) fn take_away_empty(path: &Path, held: &File) {
+    let is_empty = held.metadata().is_ok_and(|metadata| metadata.len() == 0);
+    if is_empty && Inode::of(held).and_then(|inode| inode.check(path)).is_ok() {
+        // What is left does no harm but to look bad.
+        let _ = fs::remove_file(path);
+    }
+}
+
+/// Whether a file has nothing but a part of a first line: the power went while a process began it.
+fn is_hardly_begun(file: &File, length: u64) -> io::Result<bool> {
+    if length == 0 || length > LONGEST_BEGINNING {
+        return Ok(length == 0);
+    }
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    let mut beginning = Vec::new();
+    Keys::begin(&mut beginning, &Link::FIRST);
+    let compared = beginning.len().min(bytes.len());
+    Ok(!bytes.contains(&b'\n') && bytes.get(..compared) == beginning.get(..compared))
 }
 
 /// The chains of a folder, by name.

@@ -202,11 +202,13 @@ impl AuditLog {
         let keys = Keys::new(opening.key);
         let place = folder::take_place(dir, &keys, &*clock)
             .map_err(|source| AuditError::Folder { path: dir.to_owned(), source })?;
-        let inode = Some(place.sink.inode());
-        let Place { chain, link, past, .. } = place;
-        let begun = Begun { chain, link, past, heads: &place.heads, dir: Some(dir), inode };
-        let mut log = Self::start(begun, Box::new(place.sink), keys, opening, clock)?;
-        log.last_epoch = place.epoch;
+        let Place { chain, sink, link, past, heads, epoch } = place;
+        let (inode, path) = (Some(sink.inode()), dir.join(&chain).with_extension(folder::EXTENSION));
+        let held = sink.file().try_clone().map_err(|source| AuditError::Folder { path: path.clone(), source })?;
+        let begun = Begun { chain, link, past, heads: &heads, dir: Some(dir), inode };
+        let mut log = Self::start(begun, Box::new(sink), keys, opening, clock)
+            .inspect_err(|_| folder::take_away_empty(&path, &held))?;
+        log.last_epoch = epoch;
         Ok(log)
     }
 

@@ -98,6 +98,10 @@ impl FileSink {
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
         let (inode, whole) = (Inode::of(&file)?, file.metadata()?.len());
+        if inode.check(path).is_err() {
+            // Another process has taken it away before it was locked.
+            return Ok(None);
+        }
         let length = Mutex::new(Length { whole, torn: false });
         Ok(Some(Self { file, path: path.to_owned(), inode, length }))
     }
@@ -108,6 +112,14 @@ impl FileSink {
 
     pub(super) fn inode(&self) -> Inode {
         self.inode
+    }
+
+    /// Cuts everything away.
+    pub(super) fn empty(&self) -> io::Result<()> {
+        let mut length = self.length();
+        self.file.set_len(0)?;
+        *length = Length { whole: 0, torn: false };
+        Ok(())
     }
 
     fn length(&self) -> MutexGuard<'_, Length> {

@@ -232,6 +232,30 @@ fn a_line_torn_by_a_crash_is_left_noted_and_not_gone_on_with() {
 }
 
 #[test]
+fn a_first_line_torn_by_a_crash_is_begun_again_and_nothing_else_is() {
+    let (dir, path, bytes) = one_chain(0);
+    let chain = path.file_stem().unwrap().to_str().unwrap();
+    for cut in [1, 20, bytes.len() - 1] {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        let _ = fs::remove_file(path.with_extension("checkpoint"));
+        assert_eq!(fault(dir.path()), (0, Fault::Torn));
+        let log = open(dir.path(), &clock());
+        assert_eq!(log.chain(), chain);
+        drop(log);
+        verify(dir.path(), &key()).unwrap();
+    }
+    // Something else, and a whole line of another key.
+    for text in ["hello".to_owned(), String::from_utf8_lossy(&bytes).replace("\"mac\":\"", "\"mac\":\"0")] {
+        fs::write(&path, &text).unwrap();
+        let log = open(dir.path(), &clock());
+        assert_ne!(log.chain(), chain);
+        drop(log);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        files(dir.path()).iter().filter(|other| **other != path).for_each(|other| fs::remove_file(other).unwrap());
+    }
+}
+
+#[test]
 fn the_epoch_survives_in_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let clock = clock();
