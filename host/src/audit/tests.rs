@@ -464,7 +464,8 @@ fn a_clean_end_leaves_a_signed_checkpoint_over_all_entries() {
     let newest = checkpoints(dir.path(), &key()).unwrap();
     assert_eq!((newest.len(), newest[0].size), (1, 6));
     assert_eq!(checkpoints(witness.path(), &key()).unwrap()[0].root, newest[0].root);
-    assert_eq!(verify_with(dir.path(), &key(), &[witness.path().to_owned()]).unwrap().checkpoints, 2);
+    // One in each place; and before them others, if the disk was asked for a part of the entries.
+    assert!(verify_with(dir.path(), &key(), &[witness.path().to_owned()]).unwrap().checkpoints >= 2);
     let other = Key::fill_with(|key| key.fill(8));
     assert!(checkpoints(dir.path(), &other).unwrap().is_empty(), "another vault's are none of ours");
 }
