@@ -68,6 +68,62 @@ async fn an_agent_asks_the_person_connects_and_then_the_skill_can_act() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_a_key_makes_one_session_and_its_answer_is_given_again() {
+    let mut stage = Stage::new().await;
+    let ask_as = async |stage: &Stage, token: &str, key: &str, body: &Value| {
+        let bearer = format!("Bearer {token}");
+        let headers =
+            [("authorization", bearer.as_str()), ("content-type", "application/json"), ("idempotency-key", key)];
+        send(Method::POST, &stage.served.at("/v1/connect-sessions"), &headers, body.to_string()).await
+    };
+    let ask = async |stage: &Stage, key: &str, body: &Value| ask_as(stage, &stage.token, key, body).await;
+    let asked = |stage: &Stage| stage.audit().matches("\"connect-asked\"").count();
+    let body = json!({ "provider": "google", "skill": "gmail-send" });
+    let first = ask(&stage, "once", &body).await;
+    assert_eq!((first.status, first.headers.get("idempotent-replayed")), (StatusCode::CREATED, None));
+    for restarted in [false, true] {
+        if restarted {
+            stage.served = stage.served.killed_and_started_again();
+        }
+        let again = ask(&stage, "\"once\"", &body).await;
+        assert_eq!((again.status, again.text()), (StatusCode::CREATED, first.text()));
+        assert_eq!(again.headers["idempotent-replayed"], "true");
+        assert_eq!(again.headers[header::LOCATION], first.headers[header::LOCATION]);
+        let other = ask(&stage, "once", &json!({ "provider": "google", "skill": "gmail-send", "account": "b" })).await;
+        assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", other.text());
+        assert_eq!(asked(&stage), 1);
+    }
+
+    // What has come of the session since changes no answer; it is asked for at its own address.
+    let session = first.json();
+    let decline = format!("/v1/connect-sessions/{}/decline", id(&session));
+    assert_eq!(stage.served.api(Method::POST, &decline, &stage.token, &json!({})).await.status, StatusCode::OK);
+    assert_eq!(ask(&stage, "once", &body).await.text(), first.text());
+    assert_eq!(stage.state(id(&session)).await["state"], "declined");
+
+    // Of another user, of another program, and for a call it is another key.
+    for (client, user) in [("bot", "bob"), ("other", "alice")] {
+        let token = served::token(&stage.home(), client, user, &["connect"]);
+        let answer = ask_as(&stage, &token, "once", &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        assert_ne!(answer.json()["id"], session["id"], "{client} {user}");
+    }
+
+    // Of many that come at once, one makes a session.
+    let before = asked(&stage);
+    let answers = futures_util::future::join_all((0..8).map(|_| ask(&stage, "at once", &body))).await;
+    let ids: std::collections::BTreeSet<String> = answers.iter().map(|answer| id(&answer.json()).to_owned()).collect();
+    assert_eq!(ids.len(), 1, "{answers:?}");
+    assert!(asked(&stage) > before);
+
+    // What was refused leaves its key free.
+    let answer = ask(&stage, "free", &json!({ "provider": "nowhere" })).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND, "{}", answer.text());
+    assert_eq!(ask(&stage, "free", &body).await.status, StatusCode::CREATED);
+    assert_eq!(ask(&stage, "\"open", &body).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_forwarded_link_is_refused_and_nothing_is_begun() {
     let stage = Stage::new().await;
     let session = stage.ask().await;

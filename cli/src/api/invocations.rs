@@ -14,14 +14,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::answer::{InvocationBody, Summary};
 use super::body::{Json as JsonBody, Path, Query, parsed};
 use super::calls::{self, Begun, Calls, Came, NewCall, Record};
-use super::key::Key;
+use super::key::{Key, REPLAYED};
 use super::page::Page;
 use super::prefer::Preferences;
 use crate::callers::Scope;
 use crate::serve::{App, Bearer, Kind, Problem, Shared};
-
-/// Says that an answer is one that was given before.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest that a caller may give a call, in seconds.
 const LONGEST: u32 = 86_400;

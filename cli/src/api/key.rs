@@ -1,16 +1,29 @@
 //! The header `Idempotency-Key`: a name that a caller gives to a request, so that trying again does nothing twice.
 //!
 //! It is written as a string of Structured Fields (RFC 9651 section 3.3.3), `"8e03978e-40d5"`, or bare, as most programs do.
+//!
+//! What a key was used for is a sealed document of the caller's user ([`Keys`]).
 
 use std::fmt;
 use std::str::FromStr;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
+use clawcoil::clock::Timestamp;
+use clawcoil::id::{Caller, Generation, Owner};
+use clawcoil::vault::{Document, Lookup, Vault, VaultError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::serve::{Kind, Problem};
 
 /// The header's name.
 pub(super) const HEADER: &str = "idempotency-key";
+
+/// Says that an answer is one that was given before.
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// The kind of the documents.
+const KIND: &str = "idempotency-key";
 
 /// The longest key, in characters.
 const LONGEST: usize = 255;
@@ -32,10 +45,61 @@ impl Key {
             (Some(_), Some(_)) => Err(Problem::new(Kind::BadRequest, "a request has one Idempotency-Key")),
         }
     }
+}
 
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
+/// What the keys of one caller were used for, at one address: the same key at another is another.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'a> {
+    pub(super) vault: &'a Vault,
+    /// Method and path.
+    pub(super) route: &'static str,
+    pub(super) caller: &'a Caller,
+}
+
+impl Keys<'_> {
+    /// Takes a key. Of several who try, one gets it; the others get what is written there.
+    pub(super) async fn claim<C: Serialize + DeserializeOwned>(
+        self,
+        key: &Key,
+        claim: &C,
+        until: Timestamp,
+    ) -> Result<Option<C>, VaultError> {
+        let lookup = self.lookup(key);
+        let document = Document {
+            kind: KIND,
+            lookup,
+            owner: Owner::User(self.caller.user.clone()),
+            expires_at: Some(until),
+            contents: serde_json::to_string(claim).unwrap_or_default().into(),
+            revision: Generation(0),
+        };
+        match self.vault.put_document(&document).await {
+            Ok(()) => Ok(None),
+            Err(VaultError::DocumentExists) => {
+                let found = self.vault.document(KIND, &lookup)?;
+                let claim = found.and_then(|document| serde_json::from_str(&document.contents).ok());
+                // It has expired in this moment, or no version of this program wrote it.
+                claim.map(Some).ok_or(VaultError::DocumentExists)
+            }
+            Err(error) => Err(error),
+        }
     }
+
+    /// Lets go of a key whose request did nothing.
+    pub(super) async fn release(self, key: &Key) -> Result<(), VaultError> {
+        self.vault.take_document(KIND, &self.lookup(key)).await.map(drop)
+    }
+
+    fn lookup(self, key: &Key) -> Lookup {
+        let Caller { client, user, .. } = self.caller;
+        self.vault.lookup_of(KIND, &format!("{}\n{client}\n{user}\n{}", self.route, key.0))
+    }
+}
+
+/// The key names another request.
+pub(super) fn used_otherwise() -> Problem {
+    let detail = "this Idempotency-Key was used with another request: take a new key for a new request";
+    Problem::new(Kind::Invalid, detail)
 }
 
 /// Text that is no key.

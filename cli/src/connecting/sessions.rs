@@ -10,7 +10,7 @@ use clawcoil::broker::NeededAction;
 use clawcoil::clock::{Timestamp, random};
 use clawcoil::id::{AccountAlias, Caller, Generation, Owner, ProviderId, Scope, SkillName};
 use clawcoil::provider::Kind as ProviderKind;
-use clawcoil::vault::Document;
+use clawcoil::vault::{Document, VaultError};
 use serde_json::json;
 use url::Url;
 
@@ -52,8 +52,14 @@ impl Sessions {
         Self { proofs }
     }
 
-    /// Makes a session. What can't come to a good end is refused here, with who must act.
-    pub(crate) async fn create(&self, app: &App, new: NewSession) -> Result<Session, Problem> {
+    /// The name of a session that is to be made.
+    pub(crate) fn name(app: &App) -> String {
+        format!("cs_{}", BASE64_URL_SAFE_NO_PAD.encode(random::<18>(app.host.clock().as_ref())))
+    }
+
+    /// Makes a session of this name, or returns the one that has it. What can't come to a good end is refused here, with who
+    /// must act.
+    pub(crate) async fn create(&self, app: &App, id: String, new: NewSession) -> Result<Session, Problem> {
         self.provable(new.return_url.as_ref())?;
         connectable(app, &new.provider)?;
         let scopes = wanted(app, &new).await?;
@@ -65,8 +71,9 @@ impl Sessions {
                 format!("{MOST_OPEN} connect sessions of this user are open already; wait until some have ended");
             return Err(Problem::new(Kind::TooMany, detail).retry_after(WORTHWHILE));
         }
-        let clock = app.host.clock();
-        let id = format!("cs_{}", BASE64_URL_SAFE_NO_PAD.encode(random::<18>(clock.as_ref())));
+        let end = app.host.clock().now().saturating_add(LIFE).unwrap_or(Timestamp::MAX);
+        // As precisely as it is kept, so that it is told the same every time.
+        let expires_at = Timestamp::from_millisecond(end.as_millisecond()).unwrap_or(end);
         let session = Session {
             url: app.origins.url(&format!("/connect/{id}")),
             id,
@@ -78,13 +85,16 @@ impl Sessions {
             skill: new.skill,
             return_url: new.return_url,
             state: SessionState::Waiting,
-            expires_at: clock.now().saturating_add(LIFE).unwrap_or(Timestamp::MAX),
+            expires_at,
         };
         note(app, EventKind::ConnectAsked, Decision::Allowed, &session)?;
         let lookup = app.host.vault().lookup_of(KIND, &session.id);
         let document = Stored::of(&session, None).document(&session, lookup, Generation(0));
-        app.host.vault().put_document(&document).await?;
-        Ok(session)
+        match app.host.vault().put_document(&document).await {
+            Ok(()) => Ok(session),
+            Err(VaultError::DocumentExists) => self.get(app, &session.id)?.ok_or_else(unknown),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A session for each thing that this caller's user has to do before the skill can be called: one that waits already, or
@@ -128,7 +138,7 @@ impl Sessions {
             let waiting = Self::waiting(app, &new)?;
             sessions.push(match waiting {
                 Some(session) => session,
-                None => self.create(app, new).await?,
+                None => self.create(app, Self::name(app), new).await?,
             });
         }
         Ok(sessions)

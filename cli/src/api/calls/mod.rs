@@ -22,12 +22,12 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::answer;
-use super::key::Key;
+use super::key::{Key, used_otherwise};
 use crate::serve::{App, Kind, Problem, RequestId, Shared, Working};
 use alive::Process;
 use stored::{Claim, Store};
 
-pub(crate) use stored::{Record, State};
+pub(crate) use stored::{MEMORY, Record, State};
 
 /// Calls of one caller that may run at the same time, of those that are kept.
 const MOST_RUNNING: usize = 32;
@@ -93,7 +93,7 @@ impl Calls {
         if let Some(key) = &key {
             let claim = Claim { request: answer::digest(&new), id: id.to_string(), process: process.clone() };
             // What is known already needs no place.
-            if let Some(before) = store.claim(&new.caller, key, &record, claim.clone()).await? {
+            if let Some(before) = store.keys(&new.caller).claim(key, &claim, record.expires_at()).await? {
                 return self.before(app, &new.caller, &before, &claim).map(|record| Begun::Before(Box::new(record)));
             }
         }
@@ -107,7 +107,7 @@ impl Calls {
             Err(problem) => {
                 self.leave(id);
                 if let Some(key) = &key {
-                    store.release(&new.caller, key).await?;
+                    store.keys(&new.caller).release(key).await?;
                 }
                 return Err(problem);
             }
@@ -131,10 +131,7 @@ impl Calls {
     /// What became of the request that used the key before.
     fn before(&self, app: &App, caller: &Caller, claim: &Claim, asked: &Claim) -> Result<Record, Problem> {
         if claim.request != asked.request {
-            return Err(Problem::new(
-                Kind::Invalid,
-                "this Idempotency-Key was used with another request: take a new key for a new request",
-            ));
+            return Err(used_otherwise());
         }
         if let Some(record) = self.find(app, caller, &claim.id)? {
             return Ok(record);
@@ -336,7 +333,7 @@ impl Call {
         }
         // Nothing of the skill has run: once the reason is gone, the same request may be sent again.
         if let Some(key) = self.key.as_ref().filter(|_| !has_run)
-            && let Err(error) = store.release(&self.new.caller, key).await
+            && let Err(error) = store.keys(&self.new.caller).release(key).await
         {
             tracing::error!(error = &error as &dyn std::error::Error, "a key could not be let go of");
         }

@@ -7,16 +7,15 @@ use std::time::Duration;
 
 use clawcoil::clock::Timestamp;
 use clawcoil::id::{Caller, Generation, InvocationId, Owner};
-use clawcoil::vault::{Document, Lookup, Vault, VaultError};
+use clawcoil::vault::{Document, Vault, VaultError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::super::key::Key;
+use super::super::key::Keys;
 
 const RECORD: &str = "invocation";
 const ANSWER: &str = "invocation-answer";
-const KEY: &str = "idempotency-key";
 
 /// For how long a call, its answer and its key are remembered.
 pub(crate) const MEMORY: Duration = Duration::from_hours(24);
@@ -145,7 +144,7 @@ fn moment(millis: i64) -> Timestamp {
 #[derive(Clone, Copy)]
 pub(super) struct Store<'a>(pub(super) &'a Vault);
 
-impl Store<'_> {
+impl<'a> Store<'a> {
     /// A call, whoever made it.
     pub(super) fn record(self, id: &str) -> Result<Option<Record>, VaultError> {
         let found = self.0.document(RECORD, &self.0.lookup_of(RECORD, id))?;
@@ -189,34 +188,9 @@ impl Store<'_> {
         self.0.take_document(ANSWER, &self.0.lookup_of(ANSWER, &record.id)).await.map(drop)
     }
 
-    /// Takes a key for a call. Of several who try, one gets it; the others get the claim that is there.
-    pub(super) async fn claim(
-        self,
-        caller: &Caller,
-        key: &Key,
-        record: &Record,
-        claim: Claim,
-    ) -> Result<Option<Claim>, VaultError> {
-        let lookup = self.key_lookup(caller, key);
-        let document = Document { lookup, ..self.document(KEY, record, &claim, caller, 0) };
-        match self.0.put_document(&document).await {
-            Ok(()) => Ok(None),
-            Err(VaultError::DocumentExists) => {
-                let found = self.0.document(KEY, &lookup)?;
-                // It has expired in this moment, or no version of this program wrote it.
-                found.as_ref().and_then(read).map(Some).ok_or(VaultError::DocumentExists)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Lets go of a key whose call did not start.
-    pub(super) async fn release(self, caller: &Caller, key: &Key) -> Result<(), VaultError> {
-        self.0.take_document(KEY, &self.key_lookup(caller, key)).await.map(drop)
-    }
-
-    fn key_lookup(self, caller: &Caller, key: &Key) -> Lookup {
-        self.0.lookup_of(KEY, &format!("POST /v1/invocations\n{}\n{}\n{}", caller.client, caller.user, key.as_str()))
+    /// The keys under which this caller asked for calls.
+    pub(super) fn keys(self, caller: &'a Caller) -> Keys<'a> {
+        Keys { vault: self.0, route: "POST /v1/invocations", caller }
     }
 
     fn document(
