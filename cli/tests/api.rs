@@ -480,7 +480,16 @@ async fn operators_read_the_audit_log_in_pages_and_a_receipt_leads_to_its_entry(
 
     assert_eq!(ask("/v1/audit?user=nobody").await.json()["entries"], json!([]));
     assert_eq!(ask("/v1/audit?since=2999-01-01T00:00:00Z").await.json()["entries"], json!([]));
-    assert!(ask("/v1/audit?all=true").await.json()["entries"].as_array().unwrap().len() > 5);
+    let all = ask("/v1/audit?all=true").await.json();
+    assert!(all["entries"].as_array().unwrap().len() > 5);
+
+    // Each member of an entry is described.
+    let described = send(Method::GET, &stage.served.at("/openapi.json"), &[], "").await.json();
+    let described = &described["components"]["schemas"]["AuditEntry"]["properties"];
+    for (name, value) in all["entries"].as_array().unwrap().iter().flat_map(|entry| entry.as_object().unwrap()) {
+        assert!(described[name].is_object(), "{name} is described nowhere: {value}");
+    }
+    assert!(found.iter().all(|entry| entry["took_ms"].is_u64()) && described["took_ms"].is_object(), "{found:?}");
     for wrong in ["kind=slept", "since=yesterday", "invocation=x", "limit=1000", "colour=red"] {
         assert_eq!(ask(&format!("/v1/audit?{wrong}")).await.status, StatusCode::BAD_REQUEST, "{wrong}");
     }

@@ -104,16 +104,43 @@ struct AuditEntry {
     credential: Option<String>,
     user: Option<String>,
     skill: Option<String>,
+    /// Which version of the skill.
+    skill_digest: Option<String>,
     tool: Option<String>,
     service: Option<String>,
     provider: Option<String>,
     connection: Option<String>,
+    scopes: Option<Vec<String>>,
     origin: Option<String>,
     method: Option<String>,
+    /// The line of the permissions that decided.
     rule: Option<String>,
+    /// The permissions that were in force.
+    policy: Option<String>,
+    /// Which of the connection's tokens.
     generation: Option<u64>,
+    /// Which change of tokens.
+    change: Option<String>,
+    /// How long the call took, in milliseconds.
+    took_ms: Option<u64>,
     explanation: Option<String>,
     detail: Option<String>,
+    /// How many changes the vault had seen, where the log was told.
+    epoch: Option<u64>,
+    /// Of an entry `opened`: the version of the log's format.
+    format: Option<u64>,
+    /// Of an entry `opened`: the chain itself.
+    chain: Option<String>,
+    /// Of an entry `opened`: the agent whose log it is.
+    agent: Option<String>,
+    /// Of an entry `opened`: where the other chains ended then.
+    #[schema(value_type = Option<Vec<Object>>)]
+    heads: Option<Vec<Value>>,
+    /// The hash of the entry before.
+    prev: String,
+    hash: String,
+    /// Only who has the vault can make it.
+    mac: String,
 }
 
 impl Which {
