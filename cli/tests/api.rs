@@ -25,7 +25,11 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let agent = GuestAgent::new("attacks", ATTACKS_MANIFEST, GRANT, "", &[]).await;
+        Self::with(GRANT).await
+    }
+
+    async fn with(permissions: &str) -> Self {
+        let agent = GuestAgent::new("attacks", ATTACKS_MANIFEST, permissions, "", &[]).await;
         agent.host.registry().add(&skills::component("conformance"), None).unwrap();
         let home = agent.host.home().folder();
         let served = Served::start(home);
@@ -435,6 +439,7 @@ async fn operators_see_users_and_grants_and_callers_what_is_granted_to_them() {
         (&service["granted"], &service["use"], &service["scopes"]),
         (&json!(true), &json!("reveal"), &json!(["repo"]))
     );
+    assert_eq!(service["rules"], json!(["permissions.toml:1"]));
     assert_eq!(effective["policy"], grants["policy"]);
     // Who is refused hears who can change that, and how.
     let refused = ask(&carol, "/v1/skills/attacks/grants").await.json();
@@ -442,6 +447,59 @@ async fn operators_see_users_and_grants_and_callers_what_is_granted_to_them() {
     assert_eq!((&service["granted"], &service["denial"]["denied"]), (&json!(false), &json!("service-not-granted")));
     assert!(service["denial"]["allow"][0]["lines"].as_str().unwrap().contains("[[grant]]"), "{service}");
     assert_eq!(ask(&carol, "/v1/skills/nothing/grants").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_hear_which_rule_refused_them_and_of_no_folder_of_this_machine() {
+    let old = GRANT.replace("\"alice\", \"bob\"", "\"dave\"");
+    let stage = Stage::with(&format!(
+        "{GRANT}[[grant.request]]\norigin = \"https://api.github.com\"\nmethods = [\"POST\"]\n{old}expires = 2020-01-01\n"
+    ))
+    .await;
+    let home = stage.agent.host.home().folder();
+    let folder = home.parent().unwrap().to_str().unwrap();
+    // During a call, by its rule and where more would be granted.
+    let input = json!({ "authority": "api.github.com", "method": "GET", "header-name": "" });
+    let answer = stage.call("fetch", input.clone(), &[]).await;
+    assert!(!answer.text().contains(folder), "{}", answer.text());
+    let denial = &answer.json()["denials"][0];
+    assert_eq!(denial["rule"], "permissions.toml:1", "{}", answer.text());
+    assert_eq!(denial["allow"][0]["in"], "the permissions, in the [[grant]] at permissions.toml:1");
+
+    // The same over the Model Context Protocol.
+    let bearer = format!("Bearer {}", stage.token);
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "attacks_fetch"),
+    ];
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": { "name": "tests", "version": "1" },
+        "io.modelcontextprotocol/clientCapabilities": {},
+    });
+    let params = json!({ "name": "attacks_fetch", "arguments": input, "_meta": meta });
+    let request = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    let answer = send(Method::POST, &stage.served.at("/mcp"), &headers, request.to_string()).await;
+    assert!(answer.text().contains("permissions.toml:1") && !answer.text().contains(folder), "{}", answer.text());
+
+    // Before a call, and without one.
+    let dave = stage.token_for("bot", "dave", &["invoke"]);
+    let refused = stage.call_as(&dave, "remember", json!({}), &[]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.text());
+    let grants = stage.served.api(Method::GET, "/v1/skills/attacks/grants", &dave, &Value::Null).await;
+    assert_eq!(grants.json()["services"][0]["denial"]["rule"], "permissions.toml:12", "{}", grants.text());
+    for answer in [refused, grants] {
+        assert!(!answer.text().contains(folder), "{}", answer.text());
+    }
+
+    // The operator is told where the file is.
+    let output = served::run(home, &["policy", "explain", "--skill", "attacks", "--user", "dave", "--json"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains(home.join("permissions.toml").to_str().unwrap()), "{told}");
 }
 
 /// An operator's token, for no user.

@@ -148,6 +148,12 @@ impl Line {
     pub fn number(&self) -> usize {
         self.line
     }
+
+    /// The same place for someone whom the folders on this machine are no business of.
+    #[must_use]
+    pub fn without_folders(&self) -> Self {
+        Self { file: self.file.rsplit('/').next().unwrap_or_default().into(), line: self.line }
+    }
 }
 
 impl fmt::Display for Line {

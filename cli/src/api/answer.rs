@@ -13,9 +13,9 @@ use utoipa::ToSchema;
 
 use super::calls::{NewCall, Record, State, outcome_unknown};
 use super::document::{Action, Denial, ProblemDocument};
-use crate::commands::{denial_json, receipt_json};
+use crate::commands::receipt_json;
 use crate::exit::action_json;
-use crate::serve::{Kind, Problem};
+use crate::serve::{Kind, Problem, denial_for_callers};
 
 /// A call.
 #[derive(Debug, Serialize, ToSchema)]
@@ -167,7 +167,7 @@ impl InvocationBody {
 pub(super) fn ended(outcome: Outcome) -> (State, Map<String, Value>) {
     let Outcome { invocation, end, logs, denials, actions, receipt, .. } = outcome;
     let mut answer = Map::new();
-    answer.insert("denials".to_owned(), denials.iter().map(denial_json).collect());
+    answer.insert("denials".to_owned(), denials.iter().map(denial_for_callers).collect());
     answer.insert("actions".to_owned(), actions.iter().map(action_json).collect());
     answer.insert("log".to_owned(), Value::from(logs.text));
     answer.insert("receipt".to_owned(), receipt_json(&receipt));

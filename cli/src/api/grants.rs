@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use clawcoil::diagnostic::Line;
 use clawcoil::id::SkillName;
 use clawcoil::policy::{Explanation, ListedGrant};
 use serde::{Deserialize, Serialize};
@@ -12,9 +13,8 @@ use super::body::{Path, Query, filtered, named};
 use super::document::Denial;
 use super::page::Page;
 use crate::callers::Scope;
-use crate::commands::denial_json;
 use crate::output::texts;
-use crate::serve::{Bearer, Problem, Shared};
+use crate::serve::{Bearer, Problem, Shared, denial_for_callers};
 
 /// What a skill may do for the caller now.
 #[derive(Debug, Serialize, ToSchema)]
@@ -199,7 +199,7 @@ impl EffectiveGrant {
                 scopes: texts(&granted.scopes),
                 missing_scopes: texts(missing_scopes),
                 requests: texts(granted.requests()),
-                rules: texts(rules),
+                rules: texts(rules.iter().map(Line::without_folders)),
                 denial: None,
             },
             Explanation::Denied(denial) => Self {
@@ -210,8 +210,8 @@ impl EffectiveGrant {
                 scopes: Vec::new(),
                 missing_scopes: Vec::new(),
                 requests: Vec::new(),
-                rules: texts(denial.rule.as_ref()),
-                denial: Some(denial_json(&denial)),
+                rules: texts(denial.rule.as_ref().map(Line::without_folders)),
+                denial: Some(denial_for_callers(&denial)),
             },
         }
     }

@@ -197,9 +197,9 @@ fn to_json(service: &ServiceName, explanation: &Explanation) -> Value {
     }
 }
 
-/// A refusal for programs.
+/// A refusal, for programs of the operator.
 pub(crate) fn denial_json(denial: &Denial) -> Value {
-    let allow = denial.allow.iter().map(|proposal| json!({ "in": proposal.file, "lines": proposal.lines }));
+    let allow = denial.allow.iter().map(|proposal| json!({ "in": proposal.place(), "lines": proposal.lines }));
     json!({
         "explanation": denial.id.to_string(),
         "denied": denial.code.as_str(),

@@ -6,9 +6,8 @@ use rmcp::model::{CallToolResult, ContentBlock};
 use serde_json::{Map, Value, json};
 
 use super::tools::{Structure, WRAPPED};
-use crate::commands::denial_json;
 use crate::exit::action_json;
-use crate::serve::Problem;
+use crate::serve::{Problem, denial_for_callers};
 
 /// Under which key of `_meta` stands what is for programs.
 const META: &str = "clawcoil/invocation";
@@ -36,7 +35,7 @@ pub(super) fn ended(outcome: &Outcome, structure: Structure) -> CallToolResult {
                 meta.insert(name.to_owned(), values.into());
             }
         };
-        list("denials", outcome.denials.iter().map(denial_json).collect());
+        list("denials", outcome.denials.iter().map(denial_for_callers).collect());
         list("actions", outcome.actions.iter().map(action_json).collect());
     }
     with_meta(result, META, meta)

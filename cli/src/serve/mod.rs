@@ -42,7 +42,7 @@ pub(crate) use config::Config;
 pub(crate) use guard::Origins;
 pub(crate) use listen::{Listening, Peer, Place};
 pub(crate) use metrics::{Counting, Metrics};
-pub(crate) use problem::{Kind, Problem};
+pub(crate) use problem::{Kind, Problem, denial_for_callers};
 pub(crate) use rates::Rates;
 pub(crate) use request_id::{Origin as RequestOrigin, RequestId};
 pub(crate) use stop::{UnderWay, Working};

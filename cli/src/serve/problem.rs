@@ -15,6 +15,7 @@ use super::RequestId;
 use crate::callers::Refused;
 use crate::commands::denial_json;
 use crate::exit::{action_json, chain};
+use clawcoil::policy::Denial;
 
 /// What kind of problem: the last part of its `type`, its title, its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,6 +203,11 @@ impl Problem {
     }
 }
 
+/// A refusal, for callers: where a rule stands, without the folders of the operator's machine.
+pub(crate) fn denial_for_callers(denial: &Denial) -> Value {
+    denial_json(&denial.without_folders())
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = (self.kind.status(), Json(self.to_json())).into_response();
@@ -270,7 +276,7 @@ impl From<InvokeError> for Problem {
             InvokeError::Denied(denials) => {
                 let detail = denials.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                 Self::new(Kind::Denied, detail)
-                    .with("denials", denials.iter().map(denial_json).collect::<Vec<_>>().into())
+                    .with("denials", denials.iter().map(denial_for_callers).collect::<Vec<_>>().into())
             }
             InvokeError::ActionRequired(actions) => {
                 let detail = actions.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

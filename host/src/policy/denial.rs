@@ -87,10 +87,22 @@ pub enum Culprit {
 /// Lines that would allow what was refused, ready to paste.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
-    /// Whose file the lines belong to: `skill.toml` or the permissions.
+    /// Whose file the lines belong to, the manifest or the permissions, and in which part of it.
     pub file: String,
+    /// Where that part stands; absent where the lines make one of their own.
+    pub at: Option<Line>,
     /// The lines.
     pub lines: String,
+}
+
+impl Proposal {
+    /// Where the lines belong, in words.
+    pub fn place(&self) -> String {
+        match &self.at {
+            Some(line) => format!("{} at {line}", self.file),
+            None => self.file.clone(),
+        }
+    }
 }
 
 /// A refusal.
@@ -119,6 +131,17 @@ pub struct Denial {
 }
 
 impl Denial {
+    /// The same for callers, who learn no folder of the operator's machine.
+    #[must_use]
+    pub fn without_folders(&self) -> Self {
+        let mut denial = self.clone();
+        let lines = denial.allow.iter_mut().filter_map(|proposal| proposal.at.as_mut());
+        for line in denial.rule.iter_mut().chain(lines) {
+            *line = line.without_folders();
+        }
+        denial
+    }
+
     /// Everything, for an operator's terminal.
     pub fn explain(&self) -> impl fmt::Display + '_ {
         Explained(self)
@@ -140,7 +163,7 @@ impl fmt::Display for Explained<'_> {
         }
         write!(f, "\n  explanation {}", denial.id)?;
         for proposal in &denial.allow {
-            write!(f, "\n\nto allow it, in {}:\n", proposal.file)?;
+            write!(f, "\n\nto allow it, in {}:\n", proposal.place())?;
             for line in proposal.lines.lines() {
                 write!(f, "\n    {line}")?;
             }

@@ -83,19 +83,19 @@ fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
 }
 
 fn in_permissions(lines: String) -> Proposal {
-    Proposal { file: "the permissions, as a new rule".to_owned(), lines }
+    Proposal { file: "the permissions, as a new rule".to_owned(), at: None, lines }
 }
 
 fn in_manifest(decision: &Decision, lines: String) -> Proposal {
-    Proposal { file: format!("the manifest of `{}`", decision.skill), lines }
+    Proposal { file: format!("the manifest of `{}`", decision.skill), at: None, lines }
 }
 
 fn in_declaration(declared: &ServiceDeclaration, lines: String) -> Proposal {
-    Proposal { file: format!("the manifest, in the [[service]] at {}", declared.line), lines }
+    Proposal { file: "the manifest, in the [[service]]".to_owned(), at: Some(declared.line.clone()), lines }
 }
 
 fn in_grant(granted: &Granted, lines: String) -> Proposal {
-    Proposal { file: format!("the permissions, in the [[grant]] at {}", granted.line), lines }
+    Proposal { file: "the permissions, in the [[grant]]".to_owned(), at: Some(granted.line.clone()), lines }
 }
 
 /// A whole grant for a declared service.
@@ -125,7 +125,7 @@ pub(super) fn scope(
     let all: BTreeSet<_> = declared.scopes.iter().chain([&scope]).collect();
     let lines = format!("scopes = {}\n", list(&all));
     let permissions = format!("the permissions, in the [[grant]] of `{}` for `{}`", decision.skill, declared.name);
-    let granted = Proposal { file: permissions, lines: lines.clone() };
+    let granted = Proposal { file: permissions, at: None, lines: lines.clone() };
     if undeclared { vec![in_declaration(declared, lines), granted] } else { vec![granted] }
 }
 
@@ -193,16 +193,12 @@ pub(super) fn reveal(service: &Service, undeclared: bool) -> Vec<Proposal> {
 /// What brings a grant back that no longer holds.
 pub(super) fn renewal(decision: &Decision, refusal: &Refusal) -> Vec<Proposal> {
     let Some(line) = &refusal.rule else { return Vec::new() };
-    let file = format!("the permissions, in the [[grant]] at {line}");
-    match refusal.code {
-        DenialCode::ApprovalPending => {
-            vec![Proposal { file, lines: format!("digest = \"{}\"\n", decision.skill_digest) }]
-        }
-        DenialCode::Expired => {
-            vec![Proposal { file, lines: "expires = YYYY-MM-DD   # a later day, or no such line\n".to_owned() }]
-        }
-        _ => Vec::new(),
-    }
+    let lines = match refusal.code {
+        DenialCode::ApprovalPending => format!("digest = \"{}\"\n", decision.skill_digest),
+        DenialCode::Expired => "expires = YYYY-MM-DD   # a later day, or no such line\n".to_owned(),
+        _ => return Vec::new(),
+    };
+    vec![Proposal { file: "the permissions, in the [[grant]]".to_owned(), at: Some(line.clone()), lines }]
 }
 
 fn rule(target: &Target) -> RequestRule {

@@ -43,7 +43,7 @@ fn each_value_that_a_grant_lacks_is_proposed_with_what_it_has() {
     let effective = effective(&text, "alice");
     let lines = |denial: Denial| {
         let [proposal] = &*denial.allow else { panic!("{:?}", denial.allow) };
-        format!("{}: {}", proposal.file, proposal.lines)
+        format!("{}: {}", proposal.place(), proposal.lines)
     };
     let grant = "the permissions, in the [[grant]] at permissions.toml:1: ";
     let account = effective.token("gmail", &[], Some("home"), None, now()).unwrap_err();
