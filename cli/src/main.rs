@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let output = Output::new(&settings);
     // A server begins by itself, when it knows where traces go.
     if !matches!(cli.command, Command::Serve(_)) {
-        logging::start(&settings, None, None);
+        logging::start(&settings);
     }
     let done = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::error(format!("the program can't start its threads: {error}")))

@@ -7,10 +7,10 @@ mod served;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use clawcoil::vault::ClientRegistration;
+use clawcoil::vault::{ClientRegistration, Document};
 use clawcoil_tests::guest::ATTACKS_MANIFEST;
 use clawcoil_tests::http::{Answer, send};
-use clawcoil_tests::{Browser, Form, GuestAgent, skills};
+use clawcoil_tests::{AuthorizationServer, Browser, Form, GuestAgent, skills};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -106,24 +106,46 @@ const MCP: &[(&str, &str, Cells)] = &[
     ("DELETE",          "",                     [ 401,  401,  401,  401,    400,  403,  400]),
 ];
 
-/// What is for anybody.
+/// What is for anybody. A credential that is shown is judged all the same.
 #[rustfmt::skip]
-const OPEN: &[(&str, &str, i32)] = &[
-    ("GET", "/openapi.json",                             200),
-    ("GET", "/healthz",                                  200),
-    ("GET", "/readyz",                                   200),
-    // Where the host serves this machine alone.
-    ("GET", "/metrics",                                  200),
-    ("GET", "/.well-known/oauth-protected-resource",     200),
-    ("GET", "/.well-known/oauth-protected-resource/mcp", 200),
-    ("GET", "/static/{digest}/{name}",                   404),
+const OPEN: &[(&str, &str, Cells)] = &[
+    //                                                    none wrong  old ended other scope right
+    ("GET", "/openapi.json",                             [ 200,  401,  401,  401,  200,  200,  200]),
+    ("GET", "/healthz",                                  [ 200,  401,  401,  401,  200,  200,  200]),
+    ("GET", "/readyz",                                   [ 200,  401,  401,  401,  200,  200,  200]),
+    // Where the host serves this machine alone. Else, and with a credential, it takes the scope `admin`.
+    ("GET", "/metrics",                                  [ 200,  401,  401,  401,  403,  403,  403]),
+    // They say how a client gets a token, most of all one whose token was refused.
+    ("GET", "/.well-known/oauth-protected-resource",     [ 200,  200,  200,  200,  200,  200,  200]),
+    ("GET", "/.well-known/oauth-protected-resource/mcp", [ 200,  200,  200,  200,  200,  200,  200]),
+    // Browsers fetch it, with whatever a proxy adds.
+    ("GET", "/static/{digest}/{name}",                   [ 404,  404,  404,  404,  404,  404,  404]),
 ];
 
-/// Pages: nobody is signed in, a made-up cookie, a session that was ended, bob, an auditor, an operator, alice. Forms are sent as
+/// A JWT is judged as a token is: which of the columns above is that of each kind.
+const JWTS: [(&str, usize); 5] = [
+    ("a JWT that has expired", 2),
+    ("a JWT for another audience", 1),
+    ("a JWT of another user", 4),
+    ("a JWT for other things", 5),
+    ("the right JWT", 6),
+];
+
+/// Pages: nobody is signed in, a made-up cookie, a session that was ended or has expired, bob, an auditor, an operator, alice. Forms are sent as
 /// the session's own pages send them.
 type PageCells = [i32; 7];
 
-const PAGE_COLUMNS: [&str; 7] = ["nobody", "made up", "ended", "bob", "auditor", "operator", "alice"];
+/// Which visitors there are, and the column of each: a session that has expired is worth as much as one from which somebody signed out.
+const VISITORS: [(&str, usize); 8] = [
+    ("nobody", 0),
+    ("made up", 1),
+    ("signed out", 2),
+    ("expired", 2),
+    ("bob", 3),
+    ("auditor", 4),
+    ("operator", 5),
+    ("alice", 6),
+];
 
 #[rustfmt::skip]
 const PAGES: &[(&str, &str, PageCells)] = &[
@@ -183,11 +205,16 @@ const ALL: &[&str] = &["invoke", "connect"];
 
 impl Stage {
     async fn new() -> Self {
+        Self::with("").await
+    }
+
+    async fn with(config: &str) -> Self {
         let agent = GuestAgent::new("attacks", ATTACKS_MANIFEST, GRANT, "", &[]).await;
         agent.host.registry().add(&skills::component("conformance"), None).unwrap();
         let client = ClientRegistration { client_id: "tests".to_owned(), client_secret: None };
         agent.host.vault().put_client(&"github".parse().unwrap(), client).await.unwrap();
         let home = agent.host.home().folder();
+        std::fs::write(home.join("serve.toml"), config).unwrap();
         let served = Served::start(home);
         let alice = token(home, "bot", "alice", ALL);
         let stage = Self { agent, served, invocation: String::new(), alice };
@@ -297,6 +324,33 @@ impl Stage {
     }
 }
 
+/// The issuer of JWTs that say this of their user; the one that takes these scopes for them.
+struct Issuer(AuthorizationServer, &'static [&'static str]);
+
+impl Issuer {
+    const AUDIENCE: &str = "https://skills.example.com";
+    const OTHER: &str = "https://other.example.com";
+
+    fn of(user: &str, scopes: &'static [&'static str], late: bool) -> Self {
+        let more = json!({ "jwt_claims": { "user": user }, "clock_offset_seconds": if late { -7200 } else { 0 } });
+        Self(AuthorizationServer::issuing_jwts(&[Self::AUDIENCE, Self::OTHER], &more), scopes)
+    }
+
+    /// As an operator trusts it.
+    fn entry(&self) -> String {
+        format!(
+            "[[identity_provider]]\nissuer = \"{}\"\naudience = \"{}\"\nuser_claim = \"user\"\nclient = \"bot\"\nscopes = {:?}\n",
+            self.0.origin(),
+            Self::AUDIENCE,
+            self.1
+        )
+    }
+
+    async fn jwt(&self) -> String {
+        self.0.jwt(Self::AUDIENCE).await
+    }
+}
+
 /// A body that fits.
 fn body(method: &str, path: &str) -> Value {
     match (method, path) {
@@ -382,12 +436,51 @@ async fn each_method_of_the_protocol_is_answered_as_its_credential_deserves() {
         }
     }
     for (method, path, expected) in OPEN {
-        for (column, credential) in COLUMNS.iter().zip(&credentials) {
+        for ((column, credential), expected) in COLUMNS.iter().zip(&credentials).zip(expected) {
             let answer = stage.ask(method, path, credential.as_deref(), None).await;
             compared.cell(&format!("{method} {path}, {column}"), *expected, status(&answer));
         }
     }
-    compared.done((MCP.len() + OPEN.len()) * 7);
+    let operator = stage.made(&["--scope", "admin"])["token"].as_str().unwrap().to_owned();
+    compared.cell("the figures, an operator", 200, status(&stage.ask("GET", "/metrics", Some(&operator), None).await));
+    compared.done((MCP.len() + OPEN.len()) * 7 + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jwt_is_judged_as_a_token_is_wherever_it_is_shown() {
+    let [invoke, connect, admin] =
+        [&["invoke"][..], &["connect"], &["admin"]].map(|scopes| Issuer::of("alice", scopes, false));
+    let (bob, late) = (Issuer::of("bob", ALL, false), Issuer::of("alice", &["invoke", "connect", "admin"], true));
+    let config: String = [&invoke, &connect, &admin, &bob, &late].map(Issuer::entry).concat();
+    let stage = Stage::with(&config).await;
+    let mut compared = Compared::default();
+    for scope in ["invoke", "connect", "admin"] {
+        let (right, else_) = match scope {
+            "invoke" => (&invoke, &connect),
+            "connect" => (&connect, &invoke),
+            _ => (&admin, &connect),
+        };
+        let jwts =
+            [late.jwt().await, right.0.jwt(Issuer::OTHER).await, bob.jwt().await, else_.jwt().await, right.jwt().await];
+        for ((what, column), jwt) in JWTS.iter().zip(&jwts) {
+            for (method, path, _, cells) in API.iter().filter(|row| row.2 == scope) {
+                let answer = stage.ask(method, path, Some(jwt), None).await;
+                compared.cell(&format!("{method} {path}, {what}"), cells[*column], status(&answer));
+            }
+            if scope != "invoke" {
+                continue;
+            }
+            for (method, tool, cells) in MCP {
+                let found = stage.ask_mcp(method, tool, Some(jwt)).await;
+                compared.cell(&format!("{method} {tool}, {what}"), cells[*column], found);
+            }
+            for (method, path, cells) in OPEN {
+                let answer = stage.ask(method, path, Some(jwt), None).await;
+                compared.cell(&format!("{method} {path}, {what}"), cells[*column], status(&answer));
+            }
+        }
+    }
+    compared.done((API.len() + MCP.len() + OPEN.len()) * 5);
 }
 
 /// Who is signed in, and how forms of that session prove themselves.
@@ -440,15 +533,33 @@ impl Stage {
     }
 
     /// A visitor for each column.
-    async fn visitors(&self) -> [Visitor; 7] {
+    async fn visitors(&self) -> [Visitor; 8] {
         let nobody = Visitor { cookies: String::new(), csrf: "none".to_owned() };
         let bob = self.visitor(&["--user", "bob"]).await;
         let name = bob.cookies.split_once('=').unwrap().0;
         let made_up = Visitor { cookies: format!("{name}={}", "A".repeat(43)), csrf: "none".to_owned() };
         let ended = self.visitor(&["--user", "alice"]).await;
         assert_eq!(self.visit("POST", "/sign-out", &ended).await, 303);
+        let expired = self.expired(&["--operator"]).await;
         let (auditor, operator) = (self.visitor(&["--auditor"]).await, self.visitor(&["--operator"]).await);
-        [nobody, made_up, ended, bob, auditor, operator, self.visitor(&["--user", "alice"]).await]
+        [nobody, made_up, ended, expired, bob, auditor, operator, self.visitor(&["--user", "alice"]).await]
+    }
+
+    /// Somebody who has signed in so long ago that their session is over by now.
+    async fn expired(&self, who: &[&str]) -> Visitor {
+        const KIND: &str = "browser-session";
+        let vault = self.agent.host.vault();
+        let ids = || vault.documents(KIND, None).unwrap().into_iter();
+        let before: Vec<_> = ids().map(|document| document.lookup).collect();
+        let visitor = self.visitor(who).await;
+        assert_eq!(self.visit("GET", "/connections", &visitor).await, 200);
+        // A browser has a session before somebody signs in there, too.
+        for document in ids().filter(|document| !before.contains(&document.lookup)) {
+            let past = self.agent.host.clock().now().saturating_sub(Duration::from_secs(1)).unwrap();
+            let aged = Document { expires_at: Some(past), ..document };
+            assert!(vault.replace_document(&aged).await.unwrap());
+        }
+        visitor
     }
 }
 
@@ -458,12 +569,12 @@ async fn each_page_is_for_those_who_are_signed_in_for_it() {
     let mut compared = Compared::default();
     let visitors = stage.visitors().await;
     for (method, path, cells) in PAGES {
-        for ((column, visitor), expected) in PAGE_COLUMNS.iter().zip(&visitors).zip(cells) {
+        for ((who, column), visitor) in VISITORS.iter().zip(&visitors) {
             let found = stage.visit(method, path, visitor).await;
-            compared.cell(&format!("{method} {path}, {column}"), *expected, found);
+            compared.cell(&format!("{method} {path}, {who}"), cells[*column], found);
         }
     }
-    compared.done(PAGES.len() * 7);
+    compared.done(PAGES.len() * 8);
 }
 
 /// An address without the names of its parts.
@@ -478,8 +589,8 @@ fn everything_that_is_served_stands_in_these_tables() {
     let pages = PAGES.iter().map(|(method, path, _)| (*method, shape(path)));
     let mut tables: BTreeSet<(&str, String)> = api.chain(open).chain(pages).collect();
     tables.insert(("POST", "/mcp".to_owned()));
-    let cells = (API.len() + MCP.len() + OPEN.len() + PAGES.len()) * 7 + OPERATOR.len() + ACTING.len() * 3;
-    assert!(cells >= 200, "{cells} cells");
+    let cells = (API.len() + MCP.len() + OPEN.len()) * 12 + PAGES.len() * 8 + OPERATOR.len() + ACTING.len() * 3 + 1;
+    assert!(cells >= 600, "{cells} cells");
 
     let lines = |list: &'static str| list.lines().filter(|line| !line.starts_with('#'));
     let described = std::fs::read_to_string(skills::root().join("docs/openapi.json")).unwrap();

@@ -3,7 +3,9 @@
 
 mod served;
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clawcoil_tests::GuestAgent;
 use clawcoil_tests::guest::{PROBE_GRANT, PROBE_MANIFEST};
@@ -12,9 +14,9 @@ use http::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use served::Served;
 
@@ -69,10 +71,17 @@ struct Stage {
     agent: GuestAgent,
     served: Arc<Served>,
     token: String,
+    /// Whoever takes the entries of the audit log.
+    sink: JoinHandle<()>,
 }
 
 impl Stage {
     async fn new(config: &str) -> Self {
+        Self::with(config, "", || tokio::spawn(async {})).await
+    }
+
+    /// One whose audit log has these settings; whoever takes its entries comes before it begins.
+    async fn with(config: &str, audit: &str, sink: impl FnOnce() -> JoinHandle<()>) -> Self {
         let upstream = Holding::start().await;
         let stand_in = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", upstream.origin);
         let agent = GuestAgent::new("probe", PROBE_MANIFEST, PROBE_GRANT, &stand_in, &[]).await;
@@ -81,10 +90,12 @@ impl Stage {
         }
         let home = agent.host.home().folder().to_owned();
         std::fs::write(home.join("serve.toml"), config).unwrap();
+        std::fs::write(home.join("audit.toml"), audit).unwrap();
+        let sink = sink();
         let served = Arc::new(Served::start(&home));
         let arguments = ["token", "create", "--agent", "bot", "--act-as", "*", "--scope", "invoke"];
         let token = served::json(&home, &arguments)["token"].as_str().unwrap().to_owned();
-        Self { upstream, agent, served, token }
+        Self { upstream, agent, served, token, sink }
     }
 
     /// A call for one of two users: each may have fewer at once than there are.
@@ -254,6 +265,90 @@ async fn health_is_told_to_anybody_by_any_name_and_says_one_word_for_each_part()
         }
     };
     assert_eq!(outdated["parts"]["policy"], "outdated");
+    assert!(outdated["reasons"][0].as_str().unwrap().contains("clawcoil policy check"), "{outdated}");
+    std::fs::write(stage.agent.host.home().permissions(), PROBE_GRANT).unwrap();
+    while stage.get("/readyz").await.json()["parts"]["policy"] != "ok" {}
+}
+
+/// Somebody who takes the entries of the audit log at this socket, until it is aborted.
+fn collector(socket: &Path) -> JoinHandle<()> {
+    let listener = UnixListener::bind(socket).unwrap();
+    tokio::spawn(async move {
+        let mut open = JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            open.spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_can_t_work_says_why_in_words_and_without_names_until_it_is_mended() {
+    let sockets = tempfile::tempdir().unwrap();
+    let socket = sockets.path().join("entries.sock");
+    let stage = Stage::with("", &format!("[[sink]]\nsocket = \"{}\"\n", socket.display()), || collector(&socket)).await;
+    let sink = &stage.sink;
+    let home = stage.agent.host.home().clone();
+    let folder = home.folder().parent().unwrap().to_str().unwrap();
+    let clock = stage.agent.host.clock();
+    let late = clock.monotonic() + Duration::from_mins(1);
+    // Waits until this part is not well, and then until all is.
+    let failing = async |part: &str, words: &str| loop {
+        assert!(clock.monotonic() < late, "{part} is well all the same");
+        let answer = stage.get("/readyz").await;
+        let health = answer.json();
+        if health["parts"][part] == "failing" {
+            assert_eq!((answer.status, &health["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("not-ready")));
+            let reasons = health["reasons"].as_array().unwrap();
+            assert!(reasons.len() == 1 && reasons[0].as_str().unwrap().contains(words), "{health}");
+            assert!(reasons[0].as_str().unwrap().contains("clawcoil doctor"), "{health}");
+            for name in [folder, socket.to_str().unwrap(), TOKEN, "alice", "vaults", ".db"] {
+                assert!(!answer.text().contains(name), "{name} is nobody's business: {health}");
+            }
+            return;
+        }
+    };
+    let mended = async || {
+        while stage.get("/readyz").await.status != StatusCode::OK {
+            assert!(clock.monotonic() < late, "it is not well again");
+        }
+        assert_eq!(stage.get("/readyz").await.json()["reasons"], Value::Null);
+    };
+    mended().await;
+    let database = rusqlite::Connection::open(home.database()).unwrap();
+
+    // A part of the database is gone.
+    database.execute_batch("PRAGMA legacy_alter_table = ON; ALTER TABLE vaults RENAME TO lost").unwrap();
+    failing("datastore", "database").await;
+    assert_eq!(stage.get("/healthz").await.status, StatusCode::OK, "it lives, and may be mended");
+    let bearer = format!("Bearer {}", stage.token);
+    let shown = send(Method::GET, &stage.served.at("/readyz"), &[("authorization", &bearer)], "").await;
+    assert_eq!(shown.json()["status"], "not-ready", "who can't be judged is told all the same: {}", shown.text());
+    database.execute_batch("ALTER TABLE lost RENAME TO vaults").unwrap();
+    mended().await;
+
+    // The vault's keys are sealed for another identity, or are gone.
+    database.execute_batch("CREATE TABLE kept AS SELECT * FROM keys").unwrap();
+    for wrong in ["UPDATE keys SET wrapped = randomblob(length(wrapped))", "DELETE FROM keys"] {
+        database.execute_batch(wrong).unwrap();
+        failing("key", "identity").await;
+        database.execute_batch("DELETE FROM keys; INSERT INTO keys SELECT * FROM kept").unwrap();
+        mended().await;
+    }
+    database.execute_batch("DROP TABLE kept").unwrap();
+
+    // Somebody who is to get each entry of the audit log has gone.
+    sink.abort();
+    std::fs::remove_file(&socket).unwrap();
+    // What it has open is closed a moment later.
+    while !sink.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    let call = stage.call(0).await.unwrap();
+    assert!(!call.text().contains(folder), "{}", call.text());
+    assert!(stage.upstream.arrived.borrow().eq(&0), "a token has left that not every log knows");
+    failing("audit", "audit log").await;
+    let _again = collector(&socket);
+    mended().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,6 +380,13 @@ async fn figures_are_for_this_machine_alone_or_for_an_operators_credential() {
     let stage = Stage::new("").await;
     let rebound = "GET /metrics HTTP/1.1\r\nhost: evil.example.com\r\nconnection: close\r\n\r\n";
     assert!(stage.raw(rebound).await.starts_with("HTTP/1.1 401 "), "a page that calls itself this host is a stranger");
+    assert_eq!(stage.get("/metrics").await.status, StatusCode::OK);
+    let shown = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        send(Method::GET, &stage.served.at("/metrics"), &[("authorization", &bearer)], "").await.status
+    };
+    assert_eq!(shown("nonsense").await, StatusCode::UNAUTHORIZED, "a credential that is shown is judged");
+    assert_eq!(shown(&stage.token).await, StatusCode::FORBIDDEN);
     drop(stage);
     // Behind a proxy everybody seems to be on this machine.
     let stage = Stage::new("public_url = \"https://skills.example.com\"\n").await;

@@ -229,3 +229,54 @@ async fn a_log_in_json_has_the_request_s_id_in_each_line_and_what_looks_like_a_s
         assert!(!text.contains(secret), "{secret} is in the log");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_access_log_has_a_line_for_each_request_where_it_is_wanted_and_nothing_that_a_client_wrote() {
+    let upstream = Upstream::plain().await;
+    let agent = agent(&upstream).await;
+    let token = served::token(home(&agent), "bot", "alice", &["invoke"]);
+    for (wanted, arguments, filter) in [
+        (false, &[][..], None),
+        (true, &["--access-log"], None),
+        (true, &["--access-log"], Some("error")),
+        (true, &["-v"], None),
+        (false, &[], Some("clawcoil=info,clawcoil::access=off")),
+    ] {
+        let mut command = served::clawcoil(home(&agent), &["serve", "--json", "--listen", "127.0.0.1:0"]);
+        command.args(["--log-format", "json"]).args(arguments);
+        command.env_remove("RUST_LOG").envs(filter.map(|filter| ("RUST_LOG", filter)));
+        command.env_remove("CLAWCOIL_DANGEROUS_UNREDACTED_LOG");
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let served = Served::of(command.stderr(Stdio::from(log.reopen().unwrap())), home(&agent));
+        let called = call(&served, &token, "https://api.github.com/", &[("x-request-id", "from-a-proxy_1")]).await;
+        assert_eq!(called.status, StatusCode::OK, "{}", called.text());
+        let bearer = format!("Bearer {token}");
+        let secret = served.at("/v1/invocations/4Tn6-canary?code=4Tn6-canary");
+        let missing = send(Method::GET, &secret, &[("authorization", &bearer)], "").await;
+        let nowhere = send(Method::GET, &served.at("/4Tn6-canary"), &[], "").await;
+        served.signal(Signal::TERM);
+        assert!(served.ended().await.success());
+
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        canary::keep("serve-json", text.as_bytes());
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines: Vec<Value> = lines.filter(|line| line["target"] == "clawcoil::access").collect();
+        let said = format!("{arguments:?} {filter:?}: {lines:#?}");
+        assert_eq!(lines.len(), if wanted { 3 } else { 0 }, "{said}");
+        let expected = [
+            ("POST", "/v1/invocations", 200, json!("bot"), "from-a-proxy_1"),
+            ("GET", "/v1/invocations/{id}", 404, json!("bot"), missing.headers["x-request-id"].to_str().unwrap()),
+            ("GET", "none", 404, Value::Null, nowhere.headers["x-request-id"].to_str().unwrap()),
+        ];
+        for (line, (method, route, status, client, id)) in lines.iter().zip(expected) {
+            let fields = &line["fields"];
+            assert_eq!((&line["level"], &line["request_id"]), (&json!("INFO"), &json!(id)), "{said}");
+            assert_eq!((&fields["method"], &fields["route"]), (&json!(method), &json!(route)), "{said}");
+            assert_eq!((&fields["status"], &fields["client"]), (&json!(status), &client), "{said}");
+            assert!(fields["ms"].as_f64().is_some_and(|ms| ms > 0.0), "{said}");
+        }
+        for secret in [TOKEN, token.as_str(), "4Tn6-canary", "alice"] {
+            assert!(!lines.iter().any(|line| line.to_string().contains(secret)), "{secret}: {said}");
+        }
+    }
+}

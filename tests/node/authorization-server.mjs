@@ -4,7 +4,7 @@
 //   { "clients": [<client metadata of RFC 7591>], "scopes": ["…"], "api_keys": { "<key>": "<subject>" },
 //     "lifetimes": { "access_token": 3600, "client_credentials": 3600, "refresh_token": 86400, "authorization_code": 60 } }
 //   { "fresh_keys": true } for keys of its own instead of the library's, { "jwt_audiences": ["…"] } for resources whose access tokens
-//   are JWTs, { "port": 1234 } for one port and no other, { "clock_offset_seconds": -60 } for a clock that is off.
+//   are JWTs, { "jwt_claims": { … } } for what those say besides, { "port": 1234 } for one port and no other, { "clock_offset_seconds": -60 } for a clock that is off.
 // It prints `READY <port>`, then one line of JSON for each event, and ends when standard input is closed.
 //
 // Under /control/ the test reads and steers: GET events, GET requests, POST answers.
@@ -103,6 +103,7 @@ provider = new Provider(issuer, {
     Session: 600,
     IdToken: 600,
   },
+  ...(settings.jwt_claims && { extraTokenClaims: async () => settings.jwt_claims }),
   extraClientMetadata: { properties: ['instance_url'] },
   features: {
     clientCredentials: { enabled: true },

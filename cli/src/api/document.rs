@@ -11,7 +11,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, OpenApi, Ref, RefOr, Required, Response, ResponseBuilder};
 use utoipa::{OpenApi as _, ToSchema};
 
-use crate::serve::{Kind, USER};
+use crate::serve::{Anybody, Kind, USER};
 
 /// A problem document (RFC 9457): what is wrong, who must act, and how.
 ///
@@ -143,7 +143,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
 #[utoipa::path(get, path = "/openapi.json", tag = "description", operation_id = "getDescription", responses(
     (status = 200, description = "The OpenAPI document", body = Object),
 ))]
-pub(super) async fn show() -> impl IntoResponse {
+pub(super) async fn show(_: Anybody) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], DOCUMENT.as_str())
 }
 
@@ -171,10 +171,10 @@ fn complete(document: &mut OpenApi) {
 
 fn complete_operation(operation: &mut Operation) {
     let scopes = scopes(operation);
-    // A request for another host, or of a foreign page.
-    let mut statuses = vec![400, 403];
+    // A request for another host, or of a foreign page, or with a credential that is no good.
+    let mut statuses = vec![400, 401, 403, 429];
     if !scopes.is_empty() {
-        statuses.extend([401, 429, 500, 503]);
+        statuses.extend([500, 503]);
     }
     if operation.request_body.is_some() {
         statuses.extend([413, 415, 422]);

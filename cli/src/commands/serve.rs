@@ -47,6 +47,13 @@ pub(crate) struct Serve {
     /// How browsers and programs reach it; default: where it listens
     #[arg(long, value_name = "URL")]
     public_url: Option<Url>,
+
+    /// Log a line for each request: method, route, status, milliseconds, the program, the request's id
+    ///
+    /// Never what stands in an address, nor a user. With `RUST_LOG` the lines have the target `clawcoil::access`; with `-v` they are
+    /// there as well.
+    #[arg(long)]
+    access_log: bool,
 }
 
 impl Serve {
@@ -54,7 +61,7 @@ impl Serve {
         let home = agent::existing_home(settings)?;
         let config = Config::of(&home)?;
         let traces = Traces::chosen(settings.collector.as_deref(), config.collector.as_ref())?;
-        logging::start(settings, Some(logging::SERVING), traces.as_ref());
+        logging::start_serving(settings, self.access_log, traces.as_ref());
         let metrics = Metrics::start()?;
         let builder = Host::builder(home).runtime(runtime::Settings::default()).observer(Arc::new(Counting));
         let host = Arc::new(builder.open().await?);

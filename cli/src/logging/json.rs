@@ -56,7 +56,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, JsonFields> for Line
                 context.extend(more);
             }
         }
-        let named = context.remove("request_id").and_then(|id| id.as_str().map(str::to_owned));
+        // A line that stands within no span may name its request itself.
+        let named = fields.others.remove("request_id").or_else(|| context.remove("request_id"));
+        let named = named.and_then(|id| id.as_str().map(str::to_owned));
         let line = Line {
             timestamp,
             level: event.metadata().level().as_str(),

@@ -13,13 +13,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
-use crate::serve::Traces;
+use crate::serve::{ACCESS_OFF, ACCESS_ON, Traces};
 use crate::settings::Settings;
 use json::Lines;
 use redact::Redacting;
 
 /// What a server says where nobody chooses.
-pub(crate) const SERVING: &str = "warn,clawcoil=info";
+const SERVING: &str = "warn,clawcoil=info";
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -31,9 +31,24 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Begins to log, once in a process: what the settings choose, else what `otherwise` says, else nothing.
-pub(crate) fn start(settings: &Settings, otherwise: Option<&str>, traces: Option<&Traces>) {
-    let filter = settings.log.as_deref().or(otherwise);
+/// Begins to log, once in a process: what the settings choose, else nothing.
+pub(crate) fn start(settings: &Settings) {
+    begin(settings, settings.log.as_deref(), None);
+}
+
+/// Begins to log, once in a process, for a server: what the settings choose, else what servers say, and a line for each request where
+/// that is asked for.
+pub(crate) fn start_serving(settings: &Settings, requests: bool, traces: Option<&Traces>) {
+    let filter = match (&settings.log, requests) {
+        (Some(chosen), true) => format!("{chosen},{ACCESS_ON}"),
+        (Some(chosen), false) => chosen.clone(),
+        (None, true) => format!("{SERVING},{ACCESS_ON}"),
+        (None, false) => format!("{SERVING},{ACCESS_OFF}"),
+    };
+    begin(settings, Some(&filter), traces);
+}
+
+fn begin(settings: &Settings, filter: Option<&str>, traces: Option<&Traces>) {
     if filter.is_none() && traces.is_none() {
         return;
     }

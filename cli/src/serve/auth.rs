@@ -5,6 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use clawcoil::id::{Caller, UserId};
 
+use super::access::Asker;
 use super::listen::Peer;
 use super::{App, Kind, Problem, Shared};
 use crate::callers::{Authenticated, JwtError, Scope, Tokens};
@@ -50,6 +51,9 @@ impl Bearer {
             }
             (None, None | Some(Peer::Tcp(_))) => return Err(missing()),
         };
+        if let Some(asker) = parts.extensions.get::<Asker>() {
+            asker.is(&authenticated.client);
+        }
         app.rates.check(&authenticated.credential)?;
         let named = match parts.headers.get(USER).map(|value| value.to_str().map(str::parse)) {
             None => None,
@@ -65,6 +69,30 @@ impl FromRequestParts<Shared> for Bearer {
 
     async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
         Self::read(parts, app).await
+    }
+}
+
+/// Whoever asks for what is open to any program: it shows no credential, or a good one.
+///
+/// A credential that is shown is judged also where none is needed, so that a program hears at once that its token is no good. What
+/// browsers open goes by their cookie, whatever a proxy before it sends, and the documents by which a client finds out how it gets a
+/// token (RFC 9728) are also for one whose token has just been refused.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anybody;
+
+impl FromRequestParts<Shared> for Anybody {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Shared) -> Result<Self, Problem> {
+        if !parts.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(Self);
+        }
+        match Bearer::read(parts, app).await {
+            Ok(_) => Ok(Self),
+            // How the host is can be asked also while it can judge nobody.
+            Err(problem) if matches!(problem.kind(), Kind::Internal | Kind::Unavailable) => Ok(Self),
+            Err(problem) => Err(problem),
+        }
     }
 }
 

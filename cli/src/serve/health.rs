@@ -1,7 +1,7 @@
 //! Whether the process lives (`/healthz`), and whether it can do its work (`/readyz`): for load balancers and supervisors.
 //!
-//! Both are for anybody, by whatever name they call this host, and say one word for each part and no more: what is wrong in
-//! detail stands in the log, and `clawcoil doctor` says it.
+//! Both are for anybody, by whatever name they call this host, and say one word for each part, and for one that is not well a
+//! sentence that says what it means and who must act: no names, no paths. The cause stands in the log, and `clawcoil doctor` says it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use clawcoil::host::Host;
 use serde::Serialize;
 
-use super::{App, Shared};
+use super::{Anybody, App, Shared};
 use crate::exit::chain;
 
 /// How long an answer holds: nobody makes the database work by asking often.
@@ -64,6 +64,9 @@ struct Body<P> {
 #[derive(Debug, Serialize)]
 struct Parted {
     parts: Parts,
+    /// What is not well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<&'static str>,
 }
 
 /// The two routes. They are not behind the check of `Host`: probes call by address.
@@ -71,18 +74,16 @@ pub(super) fn router() -> Router<Shared> {
     Router::new()
         .route(
             "/healthz",
-            get(async || answer(StatusCode::OK, &Body { status: "alive", parts: serde_json::Map::new() })),
+            get(async |_: Anybody| answer(StatusCode::OK, &Body { status: "alive", parts: serde_json::Map::new() })),
         )
         .route("/readyz", get(ready))
 }
 
-async fn ready(State(app): State<Shared>) -> Response {
+async fn ready(_: Anybody, State(app): State<Shared>) -> Response {
     let parts = app.health.parts(&app).await;
-    if parts.are_ready() {
-        answer(StatusCode::OK, &Body { status: "ready", parts: Parted { parts } })
-    } else {
-        answer(StatusCode::SERVICE_UNAVAILABLE, &Body { status: "not-ready", parts: Parted { parts } })
-    }
+    let (code, status) =
+        if parts.are_ready() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not-ready") };
+    answer(code, &Body { status, parts: Parted { parts, reasons: parts.reasons() } })
 }
 
 fn answer<P: Serialize>(status: StatusCode, body: &Body<P>) -> Response {
@@ -119,6 +120,37 @@ impl Parts {
             runtime: good(app.host.runtime().is_healthy()),
             server: Word::Ok,
         }
+    }
+
+    /// What is not well, what follows, and who must act.
+    fn reasons(self) -> Vec<&'static str> {
+        let Self { datastore, key, policy, audit, runtime, server } = self;
+        // A key opens nothing that can't be read.
+        let key = if datastore == Word::Ok { key } else { Word::Ok };
+        let said = [
+            (
+                datastore,
+                "the vault's database can't be read, so nothing is answered that needs an account or a credential: the operator looks \
+                 into the log, and runs `clawcoil doctor`",
+            ),
+            (
+                key,
+                "the vault's records don't open with the key of this process, so no token is used: the operator restores the vault that \
+                 belongs to this agent, or restarts the server with the identity that the vault belongs to; `clawcoil doctor` says more",
+            ),
+            (
+                policy,
+                "the permissions on the disk have errors, and those before are in force: the operator runs `clawcoil policy check`",
+            ),
+            (
+                audit,
+                "the audit log takes no entries, so no token leaves: the operator looks into the log for its disk or its sinks, and runs \
+                 `clawcoil doctor`",
+            ),
+            (runtime, "skills that don't end by themselves can't be ended: the operator restarts the server"),
+            (server, "the server is stopping and takes no new work"),
+        ];
+        said.into_iter().filter(|(word, _)| *word != Word::Ok).map(|(_, reason)| reason).collect()
     }
 
     fn are_ready(self) -> bool {
@@ -172,7 +204,9 @@ mod tests {
             server: Word::Ok,
         };
         assert!(well.are_ready());
-        assert!(Parts { policy: Word::Outdated, ..well }.are_ready());
+        assert!(well.reasons().is_empty());
+        let outdated = Parts { policy: Word::Outdated, ..well };
+        assert!(outdated.are_ready() && outdated.reasons().len() == 1);
         for bad in [
             Parts { datastore: Word::Failing, ..well },
             Parts { key: Word::Failing, ..well },
@@ -181,6 +215,7 @@ mod tests {
             Parts { server: Word::Stopping, ..well },
         ] {
             assert!(!bad.are_ready(), "{bad:?}");
+            assert_eq!(bad.reasons().len(), 1, "{bad:?}");
         }
     }
 }

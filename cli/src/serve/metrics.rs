@@ -4,7 +4,8 @@
 //! their tools, providers of the catalogue, and words of our own.
 //!
 //! Who may read them: whoever has a credential with the scope `admin`; and, where the host serves this machine alone, any program
-//! on it. Behind a proxy everybody seems to be on this machine, so there a public address makes the credential needed.
+//! on it that shows no credential. One that is shown is judged there as well. Behind a proxy everybody seems to be on this machine, so
+//! there a public address makes the credential needed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -158,13 +159,17 @@ impl Observer for Counting {
     }
 }
 
-/// Counts a request, and the stream that its answer may be.
-pub(super) async fn measure(State(app): State<Shared>, request: Request, next: Next) -> Response {
+/// Counts a request, and the stream that its answer may be; tells of it in the access log.
+pub(super) async fn measure(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let method = known(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let line = app.access.line(&mut request);
     let begun = app.host.clock().monotonic();
     let response = next.run(request).await;
     let took = app.host.clock().monotonic().saturating_sub(begun);
+    if let Some(line) = line {
+        line.end(method, &route, response.status(), took);
+    }
     let status = response.status().as_str().to_owned();
     let labels = [("method", method.to_owned()), ("route", route.clone()), ("status", status)];
     counter!("clawcoil_http_requests_total", &labels).increment(1);
@@ -239,7 +244,7 @@ async fn show(State(app): State<Shared>, request: Request) -> Result<Response, P
     let here = parts.extensions.get::<Peer>().is_some_and(|peer| peer.is_local())
         && app.origins.is_loopback()
         && app.origins.are_of(&parts.headers);
-    if !here {
+    if !here || parts.headers.contains_key(header::AUTHORIZATION) {
         let bearer = Bearer::from_request_parts(&mut parts, &app).await?;
         bearer.authenticated().require(Scope::Admin)?;
     }

@@ -7,6 +7,7 @@
 //! Each surface is a router of its own over one [`App`]: the API ([`crate::api`]) is for programs, MCP ([`crate::mcp`]) for agents. Nothing is anonymous but
 //! health, and what a browser needs to sign in.
 
+mod access;
 mod auth;
 pub(crate) mod config;
 mod guard;
@@ -37,7 +38,8 @@ use crate::callers::Keys;
 use crate::connecting::{Proofs, Sessions};
 use crate::console::Activity;
 
-pub(crate) use auth::{Bearer, USER};
+pub(crate) use access::{OFF as ACCESS_OFF, ON as ACCESS_ON};
+pub(crate) use auth::{Anybody, Bearer, USER};
 pub(crate) use config::Config;
 pub(crate) use guard::Origins;
 pub(crate) use listen::{Listening, Peer, Place};
@@ -76,6 +78,8 @@ pub(crate) struct App {
     pub(crate) under_way: UnderWay,
     /// What was found when somebody last asked whether all is well.
     health: health::Health,
+    /// Whether there is a line for each request.
+    access: access::AccessLog,
     /// What is counted; absent where nobody is served it.
     metrics: Option<Metrics>,
 }
@@ -102,6 +106,7 @@ impl App {
             interrupting: CancellationToken::new(),
             under_way: UnderWay::new(),
             health: health::Health::default(),
+            access: access::AccessLog::new(),
             metrics: None,
         }
     }
