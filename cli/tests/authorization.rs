@@ -540,9 +540,11 @@ impl Stage {
         let made_up = Visitor { cookies: format!("{name}={}", "A".repeat(43)), csrf: "none".to_owned() };
         let ended = self.visitor(&["--user", "alice"]).await;
         assert_eq!(self.visit("POST", "/sign-out", &ended).await, 303);
-        let expired = self.expired(&["--operator"]).await;
         let (auditor, operator) = (self.visitor(&["--auditor"]).await, self.visitor(&["--operator"]).await);
-        [nobody, made_up, ended, expired, bob, auditor, operator, self.visitor(&["--user", "alice"]).await]
+        let alice = self.visitor(&["--user", "alice"]).await;
+        // The last: what has expired is removed when something new is written.
+        let expired = self.expired(&["--operator"]).await;
+        [nobody, made_up, ended, expired, bob, auditor, operator, alice]
     }
 
     /// Somebody who has signed in so long ago that their session is over by now.

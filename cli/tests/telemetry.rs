@@ -206,6 +206,10 @@ async fn a_log_in_json_has_the_request_s_id_in_each_line_and_what_looks_like_a_s
     let unnamed = call(&served, &token, "https://api.github.com/", &[("x-request-id", "not {one}")]).await;
     let id = unnamed.headers["x-request-id"].to_str().unwrap().to_owned();
     assert!(id.starts_with("req_"), "{id}");
+    // A token where it does not belong, and may be logged.
+    let astray = "claw_9Xv5canary0123456789abcdefghij";
+    let misplaced = call(&served, &token, "https://api.github.com/", &[("x-request-id", astray)]).await;
+    assert_eq!(misplaced.headers["x-request-id"], astray);
     let missing = send(Method::GET, &served.at("/v1/skills?code=9Xv5-canary&access_token=9Xv5-canary"), &[], "").await;
     assert_eq!(missing.json()["request_id"], missing.headers["x-request-id"].to_str().unwrap());
     served.signal(Signal::TERM);
@@ -225,9 +229,10 @@ async fn a_log_in_json_has_the_request_s_id_in_each_line_and_what_looks_like_a_s
         .iter()
         .filter(|line| line["target"].as_str().is_some_and(|target| target.starts_with("clawcoil::egress")));
     assert!(of_calls.clone().all(|line| line["request_id"].is_string()), "a line of a call without its request");
-    for secret in [TOKEN, token.as_str(), "9Xv5-canary"] {
+    for secret in [TOKEN, token.as_str(), "9Xv5-canary", &astray[5..]] {
         assert!(!text.contains(secret), "{secret} is in the log");
     }
+    assert!(lines.iter().any(|line| line["request_id"] == "claw_[redacted]"), "nothing had to be taken out");
 }
 
 #[tokio::test(flavor = "multi_thread")]
