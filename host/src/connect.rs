@@ -75,16 +75,20 @@ pub enum ConnectError {
     #[error("the vault could not keep the connection")]
     Vault(#[from] VaultError),
     /// It was done, and the audit log does not tell yet.
-    #[error(
-        "this is done, but the audit log can't be written; its entry is kept until it can, and until then no token is used"
-    )]
+    #[error("this is done, but the audit log does not tell of it: {}", what_is_kept(*.is_kept))]
     Unrecorded {
-        /// Why the log can't be written.
+        /// Why it doesn't.
         #[source]
         source: Box<Untold>,
+        /// Whether the vault keeps what is to be told until the log has it.
+        is_kept: bool,
         /// The connections that are gone, and what became of their tokens.
         gone: Gone,
     },
+}
+
+fn what_is_kept(is_kept: bool) -> &'static str {
+    if is_kept { "its entry is kept until it does" } else { "its entry is lost, as no key of the vault could seal it" }
 }
 
 /// An attempt that was begun.
@@ -149,7 +153,7 @@ pub struct Parts {
 
 impl Parts {
     /// Writes down what happened to a connection, with the vault's epoch after it.
-    pub(crate) fn note(
+    pub(crate) async fn note(
         &self,
         kind: EventKind,
         decision: Decision,
@@ -167,7 +171,7 @@ impl Parts {
             detail,
             ..Event::new(kind)
         };
-        self.audit.append(&event).map(drop)
+        self.audit.append_aside(event).await.map(drop)
     }
 }
 
@@ -332,7 +336,7 @@ impl Connector {
         // Last: a log that hangs keeps nothing from being ended.
         match self.tell().await {
             Ok(()) => Ok(gone),
-            Err(source) => Err(ConnectError::Unrecorded { source: Box::new(source), gone }),
+            Err(source) => Err(ConnectError::Unrecorded { source: Box::new(source), is_kept: true, gone }),
         }
     }
 
@@ -404,13 +408,21 @@ impl Connector {
         let this = self.clone();
         let disconnected = async move {
             let removed = this.0.vault.disconnect(id).await?.ok_or(ConnectError::UnknownConnection(id))?;
+            let is_kept = removed.is_kept;
             let gone = this.end(removed).await;
             // Last: a log that hangs keeps nothing from being ended.
-            match this.tell().await {
+            let told = if is_kept {
+                this.tell().await
+            } else {
+                // The vault could not keep it: now or never.
+                let noted = this.0.note(EventKind::Disconnected, Decision::Allowed, &gone.connection, None).await;
+                noted.map_err(Untold::from)
+            };
+            match told {
                 Ok(()) => Ok(gone),
                 Err(source) => {
                     let gone = Gone { ended: vec![gone], left_alive: Vec::new() };
-                    Err(ConnectError::Unrecorded { source: Box::new(source), gone })
+                    Err(ConnectError::Unrecorded { source: Box::new(source), is_kept, gone })
                 }
             }
         };

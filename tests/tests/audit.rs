@@ -8,7 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Duration;
 
 use clawcoil::audit::{
     self, Destination, Entry, EventKind, Fault, FileSink, Filter, FirstBad, Settings, Sink, VerifyError, read, verify,
@@ -373,7 +374,7 @@ async fn an_account_is_disconnected_and_revoked_where_the_log_can_t_even_be_open
     assert!(server.requests().is_empty(), "a request went out unrecorded");
     let id = host.vault().connections(None).unwrap()[0].id;
     let done = host.connector().disconnect(id).await;
-    let Err(ConnectError::Unrecorded { source: error, gone }) = done else { panic!("{done:?}") };
+    let Err(ConnectError::Unrecorded { source: error, gone, .. }) = done else { panic!("{done:?}") };
     let mut cause = std::error::Error::source(&error);
     let mut told = error.to_string();
     while let Some(error) = cause {
@@ -420,6 +421,143 @@ async fn an_account_is_disconnected_and_revoked_although_the_log_takes_no_entry(
     closed.store(false, Ordering::SeqCst);
     let refused = fetch(&host).await;
     assert!(matches!(refused, Err(InvokeError::ActionRequired(_))), "{refused:?}");
+}
+
+/// A file that takes entries, and hangs while it is shut, as one on a network disk does whose server is gone.
+struct Gate {
+    file: FileSink,
+    shut: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Sink for Gate {
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        drop(self.shut.1.wait_while(self.shut.0.lock().unwrap(), |shut| *shut).unwrap());
+        self.file.append(line)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+/// Shuts a gate until it is dropped, also where a test ends early: nothing may wait for it for good.
+struct Shut(Arc<(Mutex<bool>, Condvar)>);
+
+impl Shut {
+    fn new(gate: &Arc<(Mutex<bool>, Condvar)>) -> Self {
+        *gate.0.lock().unwrap() = true;
+        Self(Arc::clone(gate))
+    }
+}
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = false;
+        self.0.1.notify_all();
+    }
+}
+
+/// The log has two seconds; with what else there is to do, this is far more.
+async fn in_time<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let work = tokio::time::timeout(Duration::from_secs(15), tokio::spawn(work));
+    work.await.unwrap_or_else(|_| panic!("it is held up by the log")).unwrap()
+}
+
+fn gate(agent: &GuestAgent, name: &str) -> (Gate, Arc<(Mutex<bool>, Condvar)>) {
+    let file = FileSink::open(&agent.host.home().audit().join(name).with_extension("jsonl")).unwrap().unwrap();
+    let shut = Arc::new((Mutex::new(false), Condvar::new()));
+    (Gate { file, shut: Arc::clone(&shut) }, shut)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_log_hangs_an_account_is_disconnected_and_revoked_and_no_token_leaves() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    with_client(&agent).await;
+    let (sink, gate) = gate(&agent, "gate");
+    let home = agent.host.home().clone();
+    let host = Arc::new(Host::builder(home).audit_sink("gate", sink).open().await.unwrap());
+    let id = host.vault().connections(None).unwrap()[0].id;
+    let unconfirmed = unconfirmed(&host, "new", None).await;
+    let shut = Shut::new(&gate);
+    for _ in 0..3 {
+        let host = Arc::clone(&host);
+        let words = words(in_time(async move { fetch(&host).await }).await.unwrap());
+        assert!(words.contains("audit"), "{words}");
+    }
+    assert!(server.requests().is_empty(), "a request went out unrecorded");
+    let done = in_time({
+        let host = Arc::clone(&host);
+        async move { host.connector().disconnect(id).await }
+    });
+    let done = done.await;
+    assert!(matches!(done, Err(ConnectError::Unrecorded { is_kept: true, .. })), "{done:?}");
+    assert!(host.vault().connection(id).unwrap().is_none());
+    assert_eq!(ended(&server), [TOKEN]);
+    let done = in_time({
+        let host = Arc::clone(&host);
+        async move { host.connector().confirm(unconfirmed).await }
+    });
+    let done = done.await;
+    assert!(matches!(done, Err(ConnectError::Unrecorded { is_kept: true, .. })), "{done:?}");
+    in_time({
+        let host = Arc::clone(&host);
+        async move {
+            host.broker().settle().await;
+            host.connector().settle().await;
+        }
+    })
+    .await;
+    drop(shut);
+    while host.vault().tell(host.audit()).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(entries(&host, EventKind::Disconnected).len(), 1);
+    assert_eq!(entries(&host, EventKind::Confirmed).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_is_disconnected_and_revoked_where_the_log_hangs_as_it_is_opened() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    with_client(&agent).await;
+    let (sink, gate) = gate(&agent, "gate");
+    let shut = Shut::new(&gate);
+    let opening = Host::builder(agent.host.home().clone()).audit_sink("gate", sink).even_if_broken();
+    let host = Arc::new(in_time(opening.open()).await.unwrap());
+    let words = words(
+        in_time({
+            let host = Arc::clone(&host);
+            async move { fetch(&host).await }
+        })
+        .await
+        .unwrap(),
+    );
+    assert!(words.contains("audit"), "{words}");
+    let id = host.vault().connections(None).unwrap()[0].id;
+    let done = host.connector().disconnect(id).await;
+    assert!(matches!(done, Err(ConnectError::Unrecorded { is_kept: true, .. })), "{done:?}");
+    assert_eq!(ended(&server), [TOKEN]);
+    drop((host, shut));
+}
+
+#[tokio::test]
+async fn a_disconnect_that_no_key_can_seal_for_later_is_written_down_at_once() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let before = agent.host.vault().connections(None).unwrap().remove(0);
+    let (id, at, account) = (before.id, &before.provider, &before.account);
+    let key = AccessToken::new("agents-own-token".to_owned());
+    let connector = agent.host.connector();
+    connector.fixed(&Owner::Agent, at, account, Kind::StaticBearer, &before.scopes, key).await.unwrap();
+    let sql = rusqlite::Connection::open(agent.host.home().database()).unwrap();
+    let damaged = "UPDATE keys SET wrapped = zeroblob(length(wrapped)) WHERE namespace != 'derived'";
+    assert_eq!(sql.execute(damaged, []).unwrap(), 2);
+    let host = Host::builder(agent.host.home().clone()).open().await.unwrap();
+    host.connector().disconnect(id).await.unwrap();
+    assert!(host.vault().connection(id).unwrap().is_none());
+    let gone = entries(&host, EventKind::Disconnected);
+    assert_eq!(gone.last().unwrap().connection, Some(id.to_string()));
 }
 
 #[tokio::test]

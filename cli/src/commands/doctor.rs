@@ -179,6 +179,16 @@ async fn vault(home: &Home, findings: &mut Findings) {
         );
         findings.add("vault", Health::Bad, text);
     }
+    match vault.unreadable_changes() {
+        Ok(0) => {}
+        Ok(count) => {
+            let text = format!(
+                "{count} changes of tokens are missing in the audit log: their rows in the vault can't be read, and were set aside; they were edited or damaged, and a backup of the database may have them whole"
+            );
+            findings.add("audit", Health::Bad, text);
+        }
+        Err(error) => findings.check("audit", Err(error.into())),
+    }
     let connections = match vault.connections(None) {
         Ok(connections) => connections,
         Err(error) => return findings.check("connections", Err(error.into())),

@@ -276,17 +276,14 @@ pub(super) async fn end(
         detail: Some(format!("asked for by the {}", visitor.words())),
         ..Event::new(EventKind::DisconnectAsked)
     };
-    if let Err(error) = app.host.audit().append(&asked) {
+    if let Err(error) = app.host.audit().append_aside(asked).await {
         tracing::error!(%error, "who disconnects is missing in the audit log");
     }
     let told = match app.host.connector().disconnect(connection.id).await {
         Ok(gone) => at_provider(&app, &gone),
         Err(ConnectError::Unrecorded { gone, .. }) => {
             let ended: Vec<String> = gone.ended.iter().map(|gone| at_provider(&app, gone)).collect();
-            format!(
-                "{}\nThe audit log could not be written, and does not tell of it: the operator must act.",
-                ended.join("\n")
-            )
+            format!("{}\nThe audit log does not tell of it yet: the operator must act.", ended.join("\n"))
         }
         // Somebody was faster.
         Err(ConnectError::UnknownConnection(_)) => return Ok(Redirect::to("/").into_response()),

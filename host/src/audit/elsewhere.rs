@@ -27,7 +27,8 @@ pub(super) struct Elsewhere {
     thread: Option<JoinHandle<()>>,
 }
 
-struct Line {
+/// The lines on their way to one sink.
+pub(super) struct Line {
     name: String,
     sink: Box<dyn Sink>,
     strict: bool,
@@ -79,18 +80,8 @@ impl Elsewhere {
         Ok(Self { line, thread: Some(thread) })
     }
 
-    /// Hands a line over. It waits for nothing.
-    pub(super) fn push(&self, line: &Arc<[u8]>) -> Ticket {
-        let mut state = self.line.state();
-        if state.waiting.len() >= MOST_WAITING {
-            return Ticket(u64::MAX);
-        }
-        let ticket = Ticket(state.next);
-        state.next = state.next.saturating_add(1);
-        state.waiting.push_back(Arc::clone(line));
-        drop(state);
-        self.line.work.notify_one();
-        ticket
+    pub(super) fn line(&self) -> Arc<Line> {
+        Arc::clone(&self.line)
     }
 
     /// Whether it takes lines, as far as is known.
@@ -144,6 +135,20 @@ impl Drop for Elsewhere {
 }
 
 impl Line {
+    /// Hands a line over. It waits for nothing.
+    pub(super) fn push(&self, line: &Arc<[u8]>) -> Ticket {
+        let mut state = self.state();
+        if state.waiting.len() >= MOST_WAITING {
+            return Ticket(u64::MAX);
+        }
+        let ticket = Ticket(state.next);
+        state.next = state.next.saturating_add(1);
+        state.waiting.push_back(Arc::clone(line));
+        drop(state);
+        self.work.notify_one();
+        ticket
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

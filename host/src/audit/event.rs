@@ -91,6 +91,8 @@ words! {
         RefreshFailed = "refresh-failed",
         /// A connection needs a person.
         NeedsReconnect = "needs-reconnect",
+        /// What was to be told of a change of tokens can't be read.
+        ChangeUnreadable = "change-unreadable",
         /// An operator's client at a provider was set.
         ClientSet = "client-set",
         /// An operator's client at a provider was removed.

@@ -11,17 +11,17 @@ use arc_swap::ArcSwapOption;
 use futures_util::future::try_join_all;
 
 use crate::clock::{Clock, Timestamp};
-use crate::id::{AgentId, ChangeId, Digest, UserId};
+use crate::id::{AgentId, Digest, UserId};
 use crate::secret::Key;
 
+use super::aside::Aside;
 use super::chain::{FORMAT, Keys, Link};
 use super::checkpoint::Signer;
 use super::durable::{Durable, Syncer};
-use super::elsewhere::{Elsewhere, Ticket};
+use super::elsewhere::{Elsewhere, Line, Ticket};
 use super::event::{self, Event};
 use super::folder::{self, Head, Past, Place};
 use super::health::Failures;
-use super::read;
 use super::settings::Settings;
 use super::sink::{ClosedSink, Inode, Sink};
 use super::stream::{self, Source};
@@ -126,9 +126,13 @@ pub struct AuditLog {
     _syncer: Syncer,
     pub(super) elsewhere: Vec<Elsewhere>,
     pub(super) failures: Failures,
+    /// Where lines are written that may hang.
+    writing: Aside,
+    /// Where changes are told, which is never done by who waits for them.
+    pub(super) telling: Aside,
     strict: bool,
     chain: String,
-    dir: Option<PathBuf>,
+    pub(super) dir: Option<PathBuf>,
     last_epoch: Option<u64>,
 }
 
@@ -141,6 +145,7 @@ pub(super) struct Shared {
     /// Dropped before the file, so that the last checkpoint is there before another process goes on with the chain.
     pub(super) witness: Option<Witness>,
     pub(super) sink: Box<dyn Sink>,
+    others: Vec<Arc<Line>>,
     keys: Keys,
     /// The user of the entry before, and how it is written: entries of one call follow each other.
     tagged: ArcSwapOption<(UserId, String)>,
@@ -158,6 +163,8 @@ struct State {
     writer: Option<Writer>,
     /// Since when it is absent.
     since: Duration,
+    /// Somebody has waited too long for it: the others don't have to.
+    hangs: bool,
     waiting: usize,
     /// The number of the next entry.
     written: u64,
@@ -212,6 +219,16 @@ impl AuditLog {
         Ok(log)
     }
 
+    /// Opens a log on a thread of its own. Where that takes longer than this, the answer is [`AuditError::Hanging`]; a log that
+    /// opens after all is closed again.
+    pub async fn open_within(
+        patience: Duration,
+        clock: Arc<dyn Clock>,
+        open: impl FnOnce() -> Result<Self, AuditError> + Send + 'static,
+    ) -> Result<Self, AuditError> {
+        Aside::new("audit-open", clock).run_within(patience, open).await.flatten()
+    }
+
     /// A new chain in a sink of the embedding program.
     pub fn with_sink(
         chain: &str,
@@ -242,7 +259,7 @@ impl AuditLog {
     ) -> Result<Self, AuditError> {
         let heads = begun.heads;
         let log = Self::over(begun, sink, keys, opening, opening.settings, clock)?;
-        log.write(|line| opened(line, &log.chain, opening.agent, heads))?;
+        log.shared.write(|line| opened(line, &log.chain, opening.agent, heads))?;
         Ok(log)
     }
 
@@ -256,7 +273,8 @@ impl AuditLog {
     ) -> Result<Self, AuditError> {
         let Begun { chain, link, past, dir, inode, .. } = begun;
         let writer = Some(Writer::new(link, opening.epoch, past));
-        let state = State { writer, since: Duration::ZERO, waiting: 0, written: link.seq, hashes: Vec::new() };
+        let state =
+            State { writer, since: Duration::ZERO, hangs: false, waiting: 0, written: link.seq, hashes: Vec::new() };
         let file = dir.and_then(|dir| folder::checked_path_of(dir, &chain));
         // A name that an embedding program made up may be none for a file.
         let witness = folder::checked_path_of(Path::new("/"), &chain).map(|_| {
@@ -265,30 +283,32 @@ impl AuditLog {
             let (name, every) = (chain.clone(), settings.checkpoint_every);
             Witness::start(Chain { name, signer: Signer::new(opening.key), every, before }, folders, &clock)
         });
+        let elsewhere = settings.sinks.iter().map(|destination| {
+            let source = file.clone().zip(inode).map(|(path, inode)| Source { path, inode });
+            let sink = stream::sink(destination, &chain, source);
+            Elsewhere::start(destination.name(), sink, settings.strict, Arc::clone(&clock)).map_err(AuditError::Write)
+        });
+        let elsewhere = elsewhere.collect::<Result<Vec<_>, _>>()?;
         let shared = Arc::new(Shared {
             witness: witness.transpose().map_err(AuditError::Write)?,
             sink,
+            others: elsewhere.iter().map(Elsewhere::line).collect(),
             keys,
             tagged: ArcSwapOption::empty(),
-            clock,
+            clock: Arc::clone(&clock),
             state: Mutex::new(state),
             free: Condvar::new(),
             dirty: AtomicBool::new(false),
             durable: Durable::default(),
         });
         let syncer = Syncer::start(&shared).map_err(AuditError::Write)?;
-        let elsewhere = settings.sinks.iter().map(|destination| {
-            let source = file.clone().zip(inode).map(|(path, inode)| Source { path, inode });
-            let sink = stream::sink(destination, &chain, source);
-            Elsewhere::start(destination.name(), sink, settings.strict, Arc::clone(&shared.clock))
-                .map_err(AuditError::Write)
-        });
-        let elsewhere = elsewhere.collect::<Result<_, _>>()?;
         Ok(Self {
             shared,
             _syncer: syncer,
             elsewhere,
             failures: Failures::default(),
+            writing: Aside::new("audit-write", Arc::clone(&clock)),
+            telling: Aside::new("audit-tell", clock),
             strict: settings.strict,
             chain,
             dir: dir.map(Path::to_owned),
@@ -298,11 +318,30 @@ impl AuditLog {
 
     /// Appends an entry. When this returns, the entry has left the process.
     ///
-    /// It costs a hash and one `write(2)`. While another thread's line is being written it blocks, for two seconds at the most;
-    /// the thread that writes blocks for as long as the file takes, however long that is. It waits for no other sink, so that what takes something away goes on while one of them fails.
+    /// It costs a hash and one `write(2)`, and blocks for two seconds at the most: then the answer is
+    /// [`AuditError::Hanging`], also while the line is still on its way. Only on a disk of this machine the thread that writes
+    /// blocks for as long as the disk takes; the others don't. It waits for no other sink, so that what takes something away
+    /// goes on while one of them fails.
     pub fn append(&self, event: &Event) -> Result<Position, AuditError> {
-        let appended = self.append_and_hand_on(event).map(|(position, _)| position);
-        appended.inspect_err(|_| self.failures.note(self.shared.clock.as_ref()))
+        let appended = if self.shared.sink.is_local() {
+            self.shared.append(event)
+        } else {
+            let (shared, event) = (Arc::clone(&self.shared), event.clone());
+            self.writing.run_blocking(move || shared.append(&event)).flatten()
+        };
+        self.noted(appended.map(|(position, _)| position))
+    }
+
+    /// Appends an entry as [`append`](Self::append) does, on another thread whatever it is written to: for what takes something
+    /// away, which goes on after two seconds on any disk.
+    pub async fn append_aside(&self, event: Event) -> Result<Position, AuditError> {
+        let shared = Arc::clone(&self.shared);
+        let appended = self.telling.run(move || shared.append(&event)).await.flatten();
+        self.noted(appended.map(|(position, _)| position))
+    }
+
+    pub(super) fn noted<T>(&self, result: Result<T, AuditError>) -> Result<T, AuditError> {
+        result.inspect_err(|_| self.failures.note(self.shared.clock.as_ref()))
     }
 
     /// Appends the entry of a release. When this returns, whatever is configured has the entry: every sink, and in strict mode
@@ -310,14 +349,19 @@ impl AuditLog {
     ///
     /// A sink that fails, or takes two seconds, is an error, and the token must not be released.
     pub async fn append_for_release(&self, event: &Event) -> Result<Position, AuditError> {
-        self.append_everywhere(event).await.inspect_err(|_| self.failures.note(self.shared.clock.as_ref()))
+        self.noted(self.append_everywhere(event).await)
     }
 
     async fn append_everywhere(&self, event: &Event) -> Result<Position, AuditError> {
         self.elsewhere.iter().try_for_each(Elsewhere::healthy)?;
         self.shared.check_checkpoints()?;
         self.shared.check_place()?;
-        let (position, tickets) = self.append_and_hand_on(event)?;
+        let (position, tickets) = if self.shared.sink.is_local() {
+            self.shared.append(event)?
+        } else {
+            let (shared, event) = (Arc::clone(&self.shared), event.clone());
+            self.writing.run(move || shared.append(&event)).await.flatten()?
+        };
         if !tickets.is_empty() {
             try_join_all(self.elsewhere.iter().zip(tickets).map(|(sink, ticket)| sink.taken(ticket))).await?;
         }
@@ -326,40 +370,6 @@ impl AuditLog {
             self.shared.check_place()?;
         }
         Ok(position)
-    }
-
-    fn append_and_hand_on(&self, event: &Event) -> Result<(Position, Vec<Ticket>), AuditError> {
-        // What doesn't depend on the entry before is written down before the log is taken: others wait for what is left.
-        let tag = event.user.as_ref().map(|user| self.shared.tag(user));
-        MEMBERS.with_borrow_mut(|members| {
-            members.clear();
-            event.write(members, tag.as_ref().map(|tagged| tagged.1.as_str()));
-            self.write(|writer| {
-                if event.epoch.is_some() {
-                    writer.epoch = event.epoch;
-                }
-                writer.line.extend_from_slice(members);
-            })
-        })
-    }
-
-    fn write(&self, members: impl FnOnce(&mut Writer)) -> Result<(Position, Vec<Ticket>), AuditError> {
-        let mut tickets = Vec::new();
-        // While the writer is held, so that each sink gets the lines in their order.
-        let position = self.shared.write(members, |line| {
-            if !self.elsewhere.is_empty() {
-                let line = Arc::from(line);
-                tickets.extend(self.elsewhere.iter().map(|sink| sink.push(&line)));
-            }
-        })?;
-        Ok((position, tickets))
-    }
-
-    /// Whether an entry of any process tells of this change. It reads the whole log. A log in a sink of the embedding program
-    /// can't be read: the answer is no.
-    pub fn tells_of(&self, change: ChangeId) -> Result<bool, AuditError> {
-        let Some(dir) = &self.dir else { return Ok(false) };
-        read::tells_of(dir, change).map_err(|source| AuditError::Folder { path: dir.clone(), source })
     }
 
     /// The name of this process's chain, which is its file's name without the extension.
@@ -375,11 +385,6 @@ impl AuditLog {
     #[cfg(test)]
     pub(super) fn fill_pending(&self) {
         self.shared.state().hashes.resize(MOST_PENDING, [0; 32]);
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
-        self.shared.state().writer.is_some()
     }
 }
 
@@ -416,12 +421,31 @@ struct Begun<'a> {
 }
 
 impl Shared {
-    fn write(&self, members: impl FnOnce(&mut Writer), hand_on: impl FnOnce(&[u8])) -> Result<Position, AuditError> {
+    /// Writes an entry, and hands it on to the other sinks.
+    pub(super) fn append(&self, event: &Event) -> Result<(Position, Vec<Ticket>), AuditError> {
+        // What doesn't depend on the entry before is written down before the log is taken: others wait for what is left.
+        let tag = event.user.as_ref().map(|user| self.tag(user));
+        MEMBERS.with_borrow_mut(|members| {
+            members.clear();
+            event.write(members, tag.as_ref().map(|tagged| tagged.1.as_str()));
+            self.write(|writer| {
+                if event.epoch.is_some() {
+                    writer.epoch = event.epoch;
+                }
+                writer.line.extend_from_slice(members);
+            })
+        })
+    }
+
+    fn write(&self, members: impl FnOnce(&mut Writer)) -> Result<(Position, Vec<Ticket>), AuditError> {
         self.check_durability()?;
         let mut writer = self.take_writer()?;
         let result = self.write_line(&mut writer, members);
-        if result.is_ok() {
-            hand_on(&writer.line);
+        let mut tickets = Vec::new();
+        if result.is_ok() && !self.others.is_empty() {
+            // While the writer is held, so that each sink gets the lines in their order.
+            let line = Arc::from(writer.line.as_slice());
+            tickets.extend(self.others.iter().map(|sink| sink.push(&line)));
         }
         let mut state = self.state();
         if let Ok(position) = &result {
@@ -429,6 +453,7 @@ impl Shared {
             state.hashes.push(*position.hash.as_bytes());
         }
         state.writer = Some(writer);
+        state.hangs = false;
         if state.waiting > 0 {
             self.free.notify_one();
         }
@@ -436,7 +461,7 @@ impl Shared {
         if result.is_ok() && !self.dirty.swap(true, Ordering::AcqRel) {
             self.durable.wake();
         }
-        result
+        result.map(|position| (position, tickets))
     }
 
     /// How a user is written.
@@ -505,7 +530,8 @@ impl Shared {
                 return Ok(writer);
             }
             // A clock that jumps must not make a healthy write look like a hanging one: some real time passes too.
-            if glances > 2 && now.saturating_sub(state.since) >= PATIENCE {
+            if state.hangs || glances > 2 && now.saturating_sub(state.since) >= PATIENCE {
+                state.hangs = true;
                 return Err(AuditError::Hanging);
             }
             glances += 1;

@@ -18,7 +18,13 @@
 //! [`AuditLog::append`] returns when the entry has been handed to the operating system, so it survives the death of the
 //! process; a thread makes it durable within a second. [`AuditLog::append_for_release`] waits besides for every other sink that
 //! is configured, and in strict mode for the disk. A sink that fails, or hangs for two seconds, makes it an error, and whoever
-//! wanted to release a token must not; what takes something away uses `append`, and goes on.
+//! wanted to release a token must not; what takes something away uses `append`, or [`AuditLog::append_aside`] and
+//! [`AuditLog::tell`], and goes on.
+//!
+//! Where the log's own file hangs, nobody waits for longer than two seconds, and afterwards nobody waits at all until it answers
+//! again: what may hang is done on two threads of the log's own, one for entries and one for changes of tokens, and no more than
+//! these are lost to it. On a disk of this machine entries are written by whoever makes them, as that is some microseconds
+//! faster: if such a disk hangs, the thread that writes is lost to it too.
 //!
 //! The entries of a chain stand in the order in which they were written. Where the clock was set back, this and each later entry
 //! of the chain says besides, as `after`, what the latest time before it was: so the files can be read from any moment on
@@ -26,6 +32,7 @@
 //!
 //! Users are written as keyed tags: the log alone doesn't tell who they are.
 
+mod aside;
 mod chain;
 mod checkpoint;
 mod durable;
@@ -39,6 +46,7 @@ mod read;
 mod settings;
 mod sink;
 mod stream;
+mod told;
 mod tree;
 mod verify;
 mod witness;
@@ -50,6 +58,7 @@ pub use newest::{Mark, Newest, newest, page};
 pub use read::{Entries, Entry, Filter, entries, read, tail, user_tag};
 pub use settings::{Destination, Settings};
 pub use sink::{FileSink, Sink};
+pub use told::{Change, Told};
 pub use verify::{Fault, FirstBad, Summary, VerifyError, checkpoints, verify, verify_with};
 
 #[cfg(test)]

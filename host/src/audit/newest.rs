@@ -59,7 +59,20 @@ impl fmt::Display for Mark {
 ///
 /// The order is the reverse of that of [`entries`](super::entries()).
 pub fn newest(dir: &Path, key: &Key, filter: &Filter, before: Option<&Mark>) -> io::Result<Newest> {
-    let wanted = Wanted::of(key, filter);
+    begin(dir, Wanted::of(key, filter), (filter.since, filter.until), before)
+}
+
+/// All entries of this time and later, the newest first.
+pub(super) fn newest_since(dir: &Path, since: Timestamp) -> io::Result<Newest> {
+    begin(dir, Wanted::any(), (Some(since), None), None)
+}
+
+fn begin(
+    dir: &Path,
+    wanted: Wanted,
+    (since, until): (Option<Timestamp>, Option<Timestamp>),
+    before: Option<&Mark>,
+) -> io::Result<Newest> {
     let mut chains = Vec::new();
     for (name, path) in folder::chains(dir)? {
         let mut chain = Chain { next: None, name, lines: Backward::open(&path)? };
@@ -67,7 +80,7 @@ pub fn newest(dir: &Path, key: &Key, filter: &Filter, before: Option<&Mark>) -> 
             let name = &chain.name;
             chain.lines.skip(|stamp| (stamp.latest(), name.as_str(), stamp.seq) < mark.key())?;
         }
-        if let Some(until) = filter.until {
+        if let Some(until) = until {
             chain.skip_from(until)?;
         }
         loop {
@@ -78,7 +91,7 @@ pub fn newest(dir: &Path, key: &Key, filter: &Filter, before: Option<&Mark>) -> 
         }
         chains.push(chain);
     }
-    Ok(Newest { chains, wanted, since: filter.since })
+    Ok(Newest { chains, wanted, since })
 }
 
 /// The newest entries that the filter lets through before this mark, the newest first and at most so many; and the mark of the

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use crate::clock::Timestamp;
 use crate::id::{
-    ChangeId, ClientName, ConnectionId, CredentialName, ExplanationId, InvocationId, ProviderId, ServiceName,
-    SkillName, UserId,
+    ClientName, ConnectionId, CredentialName, ExplanationId, InvocationId, ProviderId, ServiceName, SkillName, UserId,
 };
 use crate::secret::Key;
 
@@ -227,20 +226,6 @@ pub fn entries(dir: &Path, key: &Key, filter: &Filter) -> io::Result<Entries> {
     Ok(Entries { chains, wanted })
 }
 
-/// Whether an entry tells of this change.
-pub(super) fn tells_of(dir: &Path, change: ChangeId) -> io::Result<bool> {
-    let change = change.to_string();
-    for (chain, path) in folder::chains(dir)? {
-        let mut lines = Lines::open(&path)?;
-        while let Some(line) = lines.next()? {
-            if Entry::parse(&chain, line).is_some_and(|entry| entry.change.as_ref() == Some(&change)) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
 /// What [`entries()`] gives.
 #[derive(Debug)]
 pub struct Entries {
@@ -307,6 +292,10 @@ impl Wanted {
             explanation: filter.explanation.as_ref().map(ToString::to_string),
             filter: filter.clone(),
         }
+    }
+
+    pub(super) fn any() -> Self {
+        Self { user: None, invocation: None, connection: None, explanation: None, filter: Filter::default() }
     }
 
     pub(super) fn matches(&self, entry: &Entry) -> bool {

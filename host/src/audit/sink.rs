@@ -17,6 +17,13 @@ pub trait Sink: Send + Sync + 'static {
     /// Makes what was appended durable.
     fn sync(&self) -> io::Result<()>;
 
+    /// Whether [`append`](Self::append) hands lines to nobody but this machine's own system, as one to a file on a local disk
+    /// does. What may have to wait for another machine or program is called on a thread of its own, so that nobody waits for it
+    /// for longer than two seconds. That costs some microseconds a line. Default: it may.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Whether what was appended is still where it was put, as far as that can be told. It is asked after each
     /// [`sync`](Self::sync). While the answer is an error no token is released, and entries are appended all the same.
     fn check(&self) -> io::Result<()> {
@@ -31,6 +38,10 @@ impl Sink for std::sync::Arc<dyn Sink> {
 
     fn sync(&self) -> io::Result<()> {
         (**self).sync()
+    }
+
+    fn is_local(&self) -> bool {
+        (**self).is_local()
     }
 
     fn check(&self) -> io::Result<()> {
@@ -75,7 +86,26 @@ pub struct FileSink {
     inode: Inode,
     /// How long the file is as far as its lines are whole.
     length: Mutex<Length>,
+    is_local: bool,
 }
+
+/// The numbers of file systems behind which there is another machine or program, from `linux/magic.h` and the kernel's sources.
+const DISTANT: [u64; 14] = [
+    0x6969,      // NFS
+    0x517b,      // SMB
+    0xff53_4d42, // CIFS
+    0xfe53_4d42, // SMB2
+    0x6573_5546, // FUSE
+    0x0102_1997, // 9P
+    0x00c3_6400, // Ceph
+    0x5346_414f, // AFS
+    0x6b41_4653, // AFS of the kernel
+    0x7375_7245, // Coda
+    0x0bd0_0bd0, // Lustre
+    0x4750_4653, // GPFS
+    0x0116_1970, // GFS2
+    0x7461_636f, // OCFS2
+];
 
 #[derive(Debug)]
 struct Length {
@@ -103,7 +133,10 @@ impl FileSink {
             return Ok(None);
         }
         let length = Mutex::new(Length { whole, torn: false });
-        Ok(Some(Self { file, path: path.to_owned(), inode, length }))
+        // Of a file system that can't be told nothing is known.
+        let kind = rustix::fs::fstatfs(&file).ok().and_then(|about| u64::try_from(about.f_type).ok());
+        let is_local = kind.is_some_and(|kind| !DISTANT.contains(&kind));
+        Ok(Some(Self { file, path: path.to_owned(), inode, length, is_local }))
     }
 
     pub(super) fn file(&self) -> &File {
@@ -156,6 +189,10 @@ impl Sink for FileSink {
         self.file.sync_data()
     }
 
+    fn is_local(&self) -> bool {
+        self.is_local
+    }
+
     fn check(&self) -> io::Result<()> {
         self.inode.check(&self.path)?;
         // Asked for first: lines that come in between only make the file longer.
@@ -179,5 +216,9 @@ impl Sink for ClosedSink {
 
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -293,9 +293,11 @@ impl Sink for Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
+        // Before it is seen: who has seen it may say that the next one fails.
+        let fails = self.0.fail_sync.load(Ordering::SeqCst);
         *self.0.synced.lock().unwrap() += 1;
         self.0.sync_seen.notify_all();
-        if self.0.fail_sync.load(Ordering::SeqCst) { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+        if fails { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
     }
 }
 
@@ -316,29 +318,96 @@ fn a_sink_that_fails_is_an_error_and_works_again_when_it_does() {
     assert_eq!(log.append(&event("kept")).unwrap().seq, 1);
 }
 
+/// Lets a sink go on, also where a test ends early: nothing may wait for it for good.
+struct GoesOn(Arc<Told>);
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        *self.0.hang.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = false;
+        self.0.go_on.notify_all();
+    }
+}
+
+fn hang(sink: &Arc<Told>) -> GoesOn {
+    *sink.hang.lock().unwrap() = true;
+    GoesOn(Arc::clone(sink))
+}
+
+async fn until_begun(sink: &Told, lines: usize) {
+    while sink.begun.load(Ordering::SeqCst) < lines {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
-fn a_sink_that_hangs_for_two_seconds_is_an_error_for_everyone_else() {
+fn a_sink_that_hangs_for_two_seconds_is_an_error_for_everyone() {
     let clock = clock();
     let (sink, log) = told(&clock);
-    *sink.hang.lock().unwrap() = true;
-    let (started, stuck) = (Arc::new(Barrier::new(2)), Arc::clone(&log));
-    let thread = std::thread::spawn({
-        let started = Arc::clone(&started);
-        move || {
-            started.wait();
-            stuck.append(&event("stuck"))
-        }
+    let hangs = hang(&sink);
+    let (ended, stuck) = std::sync::mpsc::channel();
+    std::thread::spawn({
+        let log = Arc::clone(&log);
+        move || ended.send(log.append(&event("stuck")))
     });
-    started.wait();
-    while log.is_idle() {
+    // The opening, and this one.
+    while sink.begun.load(Ordering::SeqCst) < 2 {
         std::thread::yield_now();
     }
     clock.advance(Duration::from_secs(3));
+    let stuck = stuck.recv_timeout(Duration::from_secs(10)).expect("it is held up");
+    assert!(matches!(stuck, Err(AuditError::Hanging)), "{stuck:?}");
     assert!(matches!(log.append(&event("denied")), Err(AuditError::Hanging)));
-    *sink.hang.lock().unwrap() = false;
-    sink.go_on.notify_all();
-    assert!(thread.join().unwrap().is_ok());
-    assert!(log.append(&event("again")).is_ok());
+    assert_eq!(sink.begun.load(Ordering::SeqCst), 2);
+    drop(hangs);
+    while log.append(&event("again")).is_err() {
+        std::thread::yield_now();
+    }
+}
+
+/// What is not held up is done in no time; this is far more.
+async fn not_held_up<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), work).await.expect("it is held up")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_ends_in_two_seconds_where_the_log_itself_hangs_and_those_after_it_at_once() {
+    let clock = clock();
+    let (sink, log) = told(&clock);
+    let hangs = hang(&sink);
+    let held = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.append_for_release(&event("held")).await }
+    });
+    until_begun(&sink, 2).await;
+    assert!(!held.is_finished());
+    clock.advance(Duration::from_secs(2));
+    assert!(matches!(not_held_up(held).await.unwrap(), Err(AuditError::Hanging)));
+    let next = not_held_up(log.append_for_release(&event("next"))).await;
+    assert!(matches!(next, Err(AuditError::Hanging)), "{next:?}");
+    assert_eq!(sink.begun.load(Ordering::SeqCst), 2, "a second thread hangs");
+    drop(hangs);
+    while log.append_for_release(&event("again")).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_hangs_as_it_is_opened_is_an_error_in_time() {
+    let (clock, sink) = (clock(), Arc::new(Told::default()));
+    let hangs = hang(&sink);
+    let opening = AuditLog::open_within(Duration::from_secs(2), Arc::clone(&clock) as Arc<dyn Clock>, {
+        let (sink, clock) = (Box::new(Handle(Arc::clone(&sink))), Arc::clone(&clock) as Arc<dyn Clock>);
+        move || {
+            let (key, settings) = (key(), Settings::default());
+            let opening = Opening { key: &key, agent: None, epoch: None, settings: &settings };
+            AuditLog::with_sink("hung", sink, &opening, clock)
+        }
+    });
+    let opening = tokio::spawn(opening);
+    until_begun(&sink, 1).await;
+    clock.advance(Duration::from_secs(2));
+    assert!(matches!(not_held_up(opening).await.unwrap(), Err(AuditError::Hanging)));
+    drop(hangs);
 }
 
 #[test]

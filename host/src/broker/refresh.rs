@@ -182,7 +182,7 @@ impl Broker {
 
     async fn failed(&self, claim: Claim, connection: &Connection, mut error: oauth::Error) -> Result<(), BrokerError> {
         let inner = &self.0;
-        self.note_failure(connection, error.to_string());
+        self.note_failure(connection, error.to_string()).await;
         if let Some(token) = error.take_rescued() {
             // The provider has rotated: without this token the grant would be lost.
             inner.parts.vault.keep_refresh(claim, token).await?;
@@ -231,8 +231,8 @@ impl Broker {
         self.0.parts.clock.now().saturating_add(wait).unwrap_or(Timestamp::MAX)
     }
 
-    /// Brings the changes of tokens into the audit log. They are safe already, and so is what is to be told of them: where
-    /// the log can't be written it is told later, and until then no token is released.
+    /// Brings the changes of tokens into the audit log. They are safe already, and so is what is to be told of them: where that
+    /// fails it is told later. Whether a token is released depends on the entry of its release alone.
     pub(super) async fn tell(&self) {
         if let Err(error) = self.0.parts.vault.tell(&self.0.parts.audit).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the audit log does not tell of a change yet");
@@ -240,10 +240,10 @@ impl Broker {
     }
 
     /// Notes a failure, which changes nothing.
-    fn note_failure(&self, connection: &Connection, detail: String) {
-        let noted = self.0.parts.note(EventKind::RefreshFailed, Decision::Failed, connection, Some(detail));
+    async fn note_failure(&self, connection: &Connection, detail: String) {
+        let noted = self.0.parts.note(EventKind::RefreshFailed, Decision::Failed, connection, Some(detail)).await;
         if let Err(error) = noted {
-            tracing::error!(error = &error as &dyn std::error::Error, "the audit log can't be written");
+            tracing::error!(error = &error as &dyn std::error::Error, "a failed refresh is missing in the audit log");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -29,6 +30,11 @@ const PERMISSIONS: &str = "\
 # What skills may do. What no [[grant]] here allows is denied; a [[forbid]] beats every grant.
 # `clawcoil grant` writes grants, `clawcoil policy explain` says which line decides.
 ";
+
+/// How long the audit log may take to be opened. It reads the ends of its files.
+const OPENING: Duration = Duration::from_secs(30);
+/// The same for a host that opens even if it is broken.
+const OPENING_TO_TAKE_AWAY: Duration = Duration::from_secs(2);
 
 /// A home that was made.
 #[derive(Debug)]
@@ -248,8 +254,8 @@ impl HostBuilder {
         self
     }
 
-    /// Opens the host also where its audit log can't be opened, or what people wrote has errors: for taking access away, which
-    /// waits for nothing to be mended. Without its log such a host releases no token, and calls what it does unrecorded; of
+    /// Opens the host also where its audit log can't be opened within two seconds, or what people wrote has errors: for taking
+    /// access away, which waits for nothing to be mended. Without its log such a host releases no token, and calls what it does unrecorded; of
     /// permissions with errors none are in force, and of provider files with errors the built-in catalogue is.
     #[must_use]
     pub fn even_if_broken(mut self) -> Self {
@@ -284,13 +290,23 @@ impl HostBuilder {
         let vault = Arc::new(Vault::open(&home.database(), &identity, Arc::clone(&clock)).await?);
         let key = vault.audit_key();
         let (agent, epoch) = (Some(vault.agent()), Some(vault.epoch()?));
-        let opening = Opening { key: &key, agent, epoch, settings: &audit_settings };
-        let opened = match self.audit {
-            Some((chain, sink)) => AuditLog::with_sink(&chain, sink, &opening, Arc::clone(&clock)),
-            None => AuditLog::open(&home.audit(), &opening, Arc::clone(&clock)),
-        };
-        let audit = Arc::new(match opened {
-            Err(error) if lenient => AuditLog::closed(error, &opening, Arc::clone(&clock))?,
+        let patience = if lenient { OPENING_TO_TAKE_AWAY } else { OPENING };
+        let opened = AuditLog::open_within(patience, Arc::clone(&clock), {
+            let (key, settings, clock) = (vault.audit_key(), audit_settings.clone(), Arc::clone(&clock));
+            let (folder, sink) = (home.audit(), self.audit);
+            move || {
+                let opening = Opening { key: &key, agent, epoch, settings: &settings };
+                match sink {
+                    Some((chain, sink)) => AuditLog::with_sink(&chain, sink, &opening, clock),
+                    None => AuditLog::open(&folder, &opening, clock),
+                }
+            }
+        });
+        let audit = Arc::new(match opened.await {
+            Err(error) if lenient => {
+                let opening = Opening { key: &key, agent, epoch, settings: &audit_settings };
+                AuditLog::closed(error, &opening, Arc::clone(&clock))?
+            }
             opened => opened?,
         });
 

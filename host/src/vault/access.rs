@@ -67,6 +67,8 @@ pub struct Removed {
     pub access: Option<AccessToken>,
     /// Its refresh token.
     pub refresh: Option<RefreshToken>,
+    /// Whether the vault keeps what is to be told of that until the audit log has it. It does, unless no key could seal it.
+    pub is_kept: bool,
 }
 
 impl Vault {
@@ -164,10 +166,12 @@ impl Vault {
     /// Removes a connection and gives its tokens for revoking; `None` if there is none.
     pub async fn disconnect(&self, id: ConnectionId) -> Result<Option<Removed>, VaultError> {
         let Some(known) = self.connection(id)? else { return Ok(None) };
-        // A key that is damaged keeps nobody from taking away what it seals.
-        let change = self.change(EventKind::Disconnected, Decision::Allowed, &known, None).await;
-        let change = change.inspect_err(|error| tracing::error!(%error, "a disconnect can't be told")).ok();
-        Ok(self.store.remove_connection(id, change).await?.map(|row| self.removed(row)))
+        // Without any key to seal it, it is removed all the same.
+        let change = self.change_of_end(&known).await;
+        let change = change.inspect_err(|error| tracing::error!(%error, "a disconnect leaves nothing to tell")).ok();
+        let is_kept = change.is_some();
+        let row = self.store.remove_connection(id, change).await?;
+        Ok(row.map(|row| Removed { is_kept, ..self.removed(row) }))
     }
 
     fn removed(&self, row: ConnectionRow) -> Removed {
@@ -182,7 +186,7 @@ impl Vault {
             .as_deref()
             .and_then(|record| opened(self.refresh_place(&row.connection), record))
             .map(RefreshToken::new);
-        Removed { connection: row.connection, access, refresh }
+        Removed { connection: row.connection, access, refresh, is_kept: true }
     }
 
     /// The connections of an owner, or all.

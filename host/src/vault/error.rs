@@ -121,6 +121,12 @@ pub enum VaultError {
     /// Another process gave the vault a new root key.
     #[error("the vault has a new root key since it was opened: open it again (restart this process)")]
     RootReplaced,
+    /// A user can't be shredded just now.
+    #[error("a connection of {owner} changed while {owner} was to be shredded, and nothing was done: try again")]
+    ChangedMeanwhile {
+        /// Who.
+        owner: Owner,
+    },
     /// The recovery copy failed.
     #[error("the recovery copy of the root key failed")]
     Recovery(#[from] RecoveryError),

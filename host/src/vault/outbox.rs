@@ -3,9 +3,13 @@
 //! A change leaves a sealed row in its own transaction: it can't happen without. The row goes once the log has the entry. A
 //! process holds the rows of its changes for a while; those of one that has died are taken over by another, which first looks
 //! whether the log has the entry already.
+//!
+//! A row that can't be read is set aside, so that it keeps no other from being told: it stays in the database under another
+//! kind, and the log tells that there was one.
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{Connection, later};
@@ -13,19 +17,26 @@ use super::datastore::DocumentRow;
 use super::document::{Document, Lookup};
 use super::error::VaultError;
 use super::vault::Vault;
-use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind};
+use crate::audit::{AuditError, AuditLog, Change, Decision, Event, EventKind};
 use crate::clock::{Timestamp, random};
-use crate::id::{ChangeId, Generation, Scope};
+use crate::id::{ChangeId, Generation, Owner, Scope};
 
-const KIND: &str = "audit-outbox";
+pub(super) const KIND: &str = "audit-outbox";
+/// What rows become that can't be read.
+const UNREADABLE: &str = "audit-unreadable";
 
 /// How long a process holds a row. Long enough for any write of the log.
 const HOLD: Duration = Duration::from_mins(1);
+/// A process holds its own rows on when they have no longer than this.
+const HOLD_ON: Duration = Duration::from_secs(10);
 
 /// An entry that is written later than this says when it happened.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Why the audit log does not tell of a change yet. It will, as soon as it can.
+/// So much earlier than a row says it was written an entry for it is looked for: two machines' clocks differ.
+const SKEW: SignedDuration = SignedDuration::from_hours(1);
+
+/// Why the audit log does not tell of a change yet. What is kept of it is told as soon as it can be.
 #[derive(Debug, thiserror::Error)]
 pub enum Untold {
     /// The log takes no entries.
@@ -42,10 +53,10 @@ struct Stored {
     kind: String,
     decision: String,
     user: Option<String>,
-    provider: String,
-    connection: String,
+    provider: Option<String>,
+    connection: Option<String>,
     scopes: Vec<String>,
-    generation: u64,
+    generation: Option<u64>,
     detail: Option<String>,
     /// In milliseconds.
     at: i64,
@@ -57,17 +68,17 @@ struct Stored {
 impl Stored {
     fn event(&self, id: ChangeId, epoch: u64, now: Timestamp) -> Option<Event> {
         let at = Timestamp::from_millisecond(self.at).ok()?;
-        let late = now.duration_since(at) > jiff::SignedDuration::try_from(LATE).unwrap_or_default();
+        let late = now.duration_since(at) > SignedDuration::try_from(LATE).unwrap_or_default();
         let late = late.then(|| format!("it happened at {at}"));
         let detail = [self.detail.clone(), late].into_iter().flatten().collect::<Vec<_>>().join("; ");
         Some(Event {
             kind: self.kind.parse().ok()?,
             decision: self.decision.parse().ok()?,
             user: self.user.as_deref().map(str::parse).transpose().ok()?,
-            provider: Some(self.provider.parse().ok()?),
-            connection: Some(self.connection.parse().ok()?),
+            provider: self.provider.as_deref().map(str::parse).transpose().ok()?,
+            connection: self.connection.as_deref().map(str::parse).transpose().ok()?,
             scopes: self.scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>().ok()?,
-            generation: Some(Generation(self.generation)),
+            generation: self.generation.map(Generation),
             epoch: Some(epoch),
             change: Some(id),
             detail: (!detail.is_empty()).then_some(detail),
@@ -85,26 +96,53 @@ impl Vault {
         connection: &Connection,
         detail: Option<&str>,
     ) -> Result<DocumentRow, VaultError> {
-        let id = ChangeId::from_bytes(random(&*self.clock));
-        let mut stored = Stored {
+        // The key that seals the tokens: where there is none, there is no change either.
+        self.change_sealed_for(&connection.owner, kind, decision, connection, detail).await
+    }
+
+    /// The row of a connection's end. A key that is damaged keeps nobody from taking away what it seals: the agent's own seals
+    /// the row then.
+    pub(super) async fn change_of_end(&self, connection: &Connection) -> Result<DocumentRow, VaultError> {
+        let (kind, decision) = (EventKind::Disconnected, Decision::Allowed);
+        match self.change(kind, decision, connection, None).await {
+            Err(error) if connection.owner != Owner::Agent => {
+                tracing::warn!(%error, "a disconnect is told with the agent's key");
+                self.change_sealed_for(&Owner::Agent, kind, decision, connection, None).await
+            }
+            change => change,
+        }
+    }
+
+    async fn change_sealed_for(
+        &self,
+        owner: &Owner,
+        kind: EventKind,
+        decision: Decision,
+        connection: &Connection,
+        detail: Option<&str>,
+    ) -> Result<DocumentRow, VaultError> {
+        let stored = Stored {
             kind: kind.as_str().to_owned(),
             decision: decision.as_str().to_owned(),
             user: connection.owner.user().map(ToString::to_string),
-            provider: connection.provider.to_string(),
-            connection: connection.id.to_string(),
+            provider: Some(connection.provider.to_string()),
+            connection: Some(connection.id.to_string()),
             scopes: connection.scopes.iter().map(ToString::to_string).collect(),
-            generation: connection.generation.0,
+            generation: Some(connection.generation.0),
             detail: detail.map(str::to_owned),
             at: self.clock.now().as_millisecond(),
             holder: String::new(),
             until: 0,
         };
+        self.new_row(owner, stored).await
+    }
+
+    async fn new_row(&self, owner: &Owner, mut stored: Stored) -> Result<DocumentRow, VaultError> {
         self.hold(&mut stored);
         let document = Document {
             kind: KIND,
-            lookup: lookup(id),
-            // The key that seals the tokens: where there is none, there is no change either.
-            owner: connection.owner.clone(),
+            lookup: lookup(ChangeId::from_bytes(random(&*self.clock))),
+            owner: owner.clone(),
             expires_at: None,
             contents: serde_json::to_string(&stored).unwrap_or_default().into(),
             revision: Generation(0),
@@ -119,41 +157,137 @@ impl Vault {
 
     /// Brings the changes that the audit log does not tell of yet into it, in the order in which they happened.
     ///
-    /// Those that another process holds are left to it. Where the log takes no entry the rest stays for later.
+    /// Those that another process holds are left to it. Where the log takes no entry the rest stays for later. A log that hangs
+    /// is waited for two seconds at the most, and not at all while it is known to hang.
     pub async fn tell(&self, log: &AuditLog) -> Result<(), Untold> {
         // One at a time in this process. What is in the set has been written, and only its row is still there.
-        let mut written = self.telling.lock().await;
-        for row in self.store.documents(KIND, None)? {
-            // One that was tampered with must not keep the others from being told.
-            let opened = self.open_document(row).inspect_err(|error| tracing::warn!(%error, "a change can't be told"));
-            let Ok(Some(mut document)) = opened else { continue };
-            let Ok(mut stored) = serde_json::from_str::<Stored>(&document.contents) else { continue };
-            let Some(id) = id_of(&document.lookup) else { continue };
-            let is_ours = stored.holder == hex::encode(self.lessee);
-            let now = self.clock.now();
-            if stored.until <= now.as_millisecond() {
-                self.hold(&mut stored);
-                document.contents = serde_json::to_string(&stored).unwrap_or_default().into();
-                if !self.replace_document(&document).await? {
-                    // Another process was faster.
-                    continue;
+        let told = self.telling.lock().await;
+        log.check_telling()?;
+        let (mut changes, mut rows, mut failed) = (Vec::new(), Vec::new(), None);
+        for (number, row) in self.store.documents_apart(KIND)? {
+            let owner = row.as_ref().ok().map(|row| row.owner.clone());
+            let read = match row.map(|row| self.read_change(row)) {
+                Ok(reading) => reading.await,
+                Err(error) => Err(error),
+            };
+            let read = match read {
+                Err(error) if is_for_good(&error) => self.set_aside(number, owner.as_ref(), &error).await,
+                read => read,
+            };
+            match read {
+                Ok(Some((change, lookup))) => {
+                    rows.push((change.id, lookup));
+                    changes.push(change);
                 }
-                if !is_ours && log.tells_of(id)? {
-                    written.insert(id);
-                }
-            } else if !is_ours {
-                continue;
+                Ok(None) => {}
+                // It passes; the others are told all the same.
+                Err(error) => failed = Some(error),
             }
-            if !written.contains(&id) {
-                let Some(event) = stored.event(id, self.epoch()?, now) else { continue };
-                log.append(&event)?;
-                written.insert(id);
-            }
-            self.take_document(KIND, &document.lookup).await?;
-            written.remove(&id);
         }
-        Ok(())
+        let done = log.tell(changes, &told).await;
+        for (id, lookup) in rows {
+            if told.has(id) {
+                self.store.take_document(KIND, lookup).await?;
+                told.forget(id);
+            }
+        }
+        done?;
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
+
+    /// How many changes could not be read when they were to be told, and were set aside.
+    pub fn unreadable_changes(&self) -> Result<usize, VaultError> {
+        self.store.count_documents(UNREADABLE)
+    }
+
+    /// What a row is to have told, where it is for this process to tell it.
+    async fn read_change(&self, row: DocumentRow) -> Result<Option<(Change, Lookup)>, VaultError> {
+        let lookup = row.lookup;
+        let wrong =
+            || VaultError::Value { table: "documents", column: "record", row: "a change to be told".to_owned() };
+        let mut document = self.open_document(row)?.ok_or_else(wrong)?;
+        let (now, epoch) = (self.clock.now(), self.epoch()?);
+        let stored = serde_json::from_str::<Stored>(&document.contents).ok();
+        let read =
+            stored.zip(id_of(&lookup)).and_then(|(stored, id)| Some((stored.event(id, epoch, now)?, stored, id)));
+        let (event, mut stored, id) = read.ok_or_else(wrong)?;
+        let is_ours = stored.holder == hex::encode(self.lessee);
+        let left = if is_ours { HOLD_ON } else { Duration::ZERO };
+        let is_over = stored.until <= later(now, left).as_millisecond();
+        if is_over {
+            self.hold(&mut stored);
+            document.contents = serde_json::to_string(&stored).unwrap_or_default().into();
+            if !self.replace_document(&document).await? {
+                // Another process was faster.
+                return Ok(None);
+            }
+        } else if !is_ours {
+            return Ok(None);
+        }
+        let until = Timestamp::from_millisecond(stored.until).unwrap_or(Timestamp::MAX);
+        let at = Timestamp::from_millisecond(stored.at).unwrap_or(Timestamp::MIN);
+        // Where the clock was set back since, an entry may have any time.
+        let since = at.checked_sub(SKEW).ok().filter(|_| at <= now).unwrap_or(Timestamp::MIN);
+        let taken_over = (!is_ours).then_some(since);
+        Ok(Some((Change { id, event, taken_over, until }, lookup)))
+    }
+
+    /// Sets a row aside, and has the log told of that in its place.
+    async fn set_aside(
+        &self,
+        number: i64,
+        owner: Option<&Owner>,
+        error: &VaultError,
+    ) -> Result<Option<(Change, Lookup)>, VaultError> {
+        tracing::error!(%error, "a change can't be told: it can't be read, and is set aside");
+        let stored = Stored {
+            kind: EventKind::ChangeUnreadable.as_str().to_owned(),
+            decision: Decision::Failed.as_str().to_owned(),
+            user: owner.and_then(Owner::user).map(ToString::to_string),
+            provider: None,
+            connection: None,
+            scopes: Vec::new(),
+            generation: None,
+            detail: Some("a change of tokens was to be told here, and its row in the vault can't be read".to_owned()),
+            at: self.clock.now().as_millisecond(),
+            holder: String::new(),
+            until: 0,
+        };
+        let row = self.new_row(&Owner::Agent, stored).await?;
+        if !self.store.set_document_aside(number, KIND, UNREADABLE, row.clone()).await? {
+            // Another process was faster.
+            return Ok(None);
+        }
+        self.read_change(row).await
+    }
+
+    /// The rows of an owner whose key is about to go, sealed for the agent: what happened is told all the same. With each comes
+    /// the revision that it replaces.
+    pub(super) async fn changes_for_the_agent(
+        &self,
+        owner: &Owner,
+    ) -> Result<Vec<(Generation, DocumentRow)>, VaultError> {
+        let mut kept = Vec::new();
+        for (number, row) in self.store.documents_apart(KIND)? {
+            let Some(row) = row.ok().filter(|row| row.owner == *owner) else { continue };
+            let revision = row.revision;
+            match self.open_document(row) {
+                Ok(Some(document)) => {
+                    let document = Document { owner: Owner::Agent, ..document };
+                    kept.push((revision, self.document_row(&document, revision.next()).await?));
+                }
+                Ok(None) => {}
+                Err(error) if is_for_good(&error) => drop(self.set_aside(number, Some(owner), &error).await?),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(kept)
+    }
+}
+
+/// Whether trying again would change nothing.
+fn is_for_good(error: &VaultError) -> bool {
+    matches!(error, VaultError::Record { .. } | VaultError::NoKey { .. } | VaultError::Value { .. })
 }
 
 fn lookup(id: ChangeId) -> Lookup {

@@ -1,6 +1,5 @@
 //! The vault itself: made, opened, recovered, and its users shredded.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,8 +11,10 @@ use super::datastore::{Datastore, KeyRow, Namespace, RecoveryRow, VaultRow};
 use super::envelope::{self, Bound, Fault, Place};
 use super::error::VaultError;
 use super::keyring::{Keyring, Root};
+use super::outbox;
+use crate::audit::Told;
 use crate::clock::{Clock, random};
-use crate::id::{AgentId, ChangeId, ConnectionId, Owner, UserId, VaultId};
+use crate::id::{AgentId, ConnectionId, Owner, UserId, VaultId};
 use crate::identity::{Recovery, RecoveryError, RecoveryKey, Seal};
 use crate::recall::Recall;
 use crate::secret::Key;
@@ -36,7 +37,7 @@ pub struct Vault {
     pub(super) held: Recall<Owner, Arc<Held>>,
     pub(super) uses: Cache<ConnectionId, Use>,
     /// Changes that the audit log tells of, and whose rows are still there.
-    pub(super) telling: tokio::sync::Mutex<HashSet<ChangeId>>,
+    pub(super) telling: tokio::sync::Mutex<Told>,
 }
 
 impl Vault {
@@ -191,8 +192,12 @@ impl Vault {
     /// The user's key is deleted and the vault gets a new root key, under which all other keys are sealed anew, and with it
     /// the recovery copy. Not reached: a backup of the database from before, opened with the agent's identity. Other
     /// processes that have the vault open must open it again.
+    ///
+    /// What the audit log has yet to be told of the user stays until it is, sealed for the agent.
     pub async fn shred(&self, user: &UserId, seal: &dyn Seal) -> Result<(), VaultError> {
         let owner = Owner::User(user.clone());
+        // Before the keys are read: the agent's may be made for this.
+        let untold = self.changes_for_the_agent(&owner).await?;
         let (rows, seals, recipient) = self.store.under_root()?;
         if seals > 1 {
             return Err(VaultError::OtherSeals(seals - 1));
@@ -215,7 +220,7 @@ impl Vault {
             .filter(|row| row.namespace != Namespace::of(&owner))
             .map(|row| old.rewrap(self.id, row, &new, &*self.clock))
             .collect::<Result<Vec<_>, _>>()?;
-        self.store.shred(&owner, row, keys).await?;
+        self.store.shred(&owner, row, keys, outbox::KIND, untold).await?;
         self.keys.replace_root(new);
         self.keys.forget(&owner);
         Ok(())

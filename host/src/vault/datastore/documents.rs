@@ -9,6 +9,9 @@ use crate::clock::Timestamp;
 use crate::id::{Generation, Owner};
 use crate::vault::error::VaultError;
 
+/// A document, or what is wrong with its row.
+type Found = Result<DocumentRow, VaultError>;
+
 const COLUMNS: &str = "lookup, owner, expires_at, revision, record";
 
 impl Sqlite {
@@ -74,6 +77,62 @@ impl Sqlite {
         found.into_iter().map(|columns| document_row(kind, columns)).collect()
     }
 
+    /// Each document of a kind by itself, in the order in which they were stored, so that one that was edited or damaged keeps
+    /// no other from being read; and the number of its row.
+    pub(crate) fn documents_apart(&self, kind: &'static str) -> Result<Vec<(i64, Found)>, VaultError> {
+        type Apart = (i64, Vec<u8>, String, Option<i64>, u64, Vec<u8>);
+        let found: Vec<Apart> = self.read("read the documents", |sql| {
+            let text = format!("SELECT rowid, {COLUMNS} FROM documents WHERE vault = ?1 AND kind = ?2 ORDER BY rowid");
+            statement(sql, &text)?
+                .query_map(params![self.vault, kind], |row| {
+                    let revision: i64 = row.get(4)?;
+                    let revision = revision.cast_unsigned();
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, revision, row.get(5)?))
+                })?
+                .collect()
+        })?;
+        let one = |(number, lookup, owner, expires_at, revision, record): Apart| {
+            let row = match <[u8; 32]>::try_from(lookup) {
+                Ok(lookup) => document_row(kind, (lookup, owner, expires_at, revision, record)),
+                Err(_) => Err(bad(kind, "lookup")),
+            };
+            (number, row)
+        };
+        Ok(found.into_iter().map(one).collect())
+    }
+
+    /// How many documents there are of a kind.
+    pub(crate) fn count_documents(&self, kind: &'static str) -> Result<usize, VaultError> {
+        self.read("count the documents", |sql| {
+            statement(sql, "SELECT count(*) FROM documents WHERE vault = ?1 AND kind = ?2")?
+                .query_row(params![self.vault, kind], |row| row.get(0))
+        })
+    }
+
+    /// Puts the document in this row among those of another kind, and stores one in its place. Whether it was still there.
+    pub(crate) async fn set_document_aside(
+        &self,
+        number: i64,
+        kind: &'static str,
+        aside: &'static str,
+        instead: DocumentRow,
+    ) -> Result<bool, VaultError> {
+        let vault = self.vault;
+        self.write("set a document aside", move |sql| {
+            let changed = statement(
+                sql,
+                "UPDATE OR IGNORE documents SET kind = ?4 WHERE rowid = ?1 AND vault = ?2 AND kind = ?3",
+            )?
+            .execute(params![number, vault, kind, aside])?;
+            if changed == 1 {
+                insert_document(sql, vault, &instead)?;
+                bump(sql, vault)?;
+            }
+            Ok(changed == 1)
+        })
+        .await
+    }
+
     /// Takes a document out: only one caller gets it.
     pub(crate) async fn take_document(
         &self,
@@ -119,6 +178,36 @@ pub(super) fn insert_document(sql: &Sql, vault: i64, row: &DocumentRow) -> rusql
     Ok(added == 1)
 }
 
+/// Puts these in the places of an owner's documents with these revisions; whether the owner has none of this kind left.
+pub(super) fn keep_documents(
+    sql: &Sql,
+    vault: i64,
+    owner: &str,
+    kind: &'static str,
+    kept: &[(Generation, DocumentRow)],
+) -> rusqlite::Result<bool> {
+    for (revision, row) in kept {
+        statement(
+            sql,
+            "UPDATE documents SET owner = ?5, revision = ?6, record = ?7
+             WHERE vault = ?1 AND kind = ?2 AND lookup = ?3 AND owner = ?4 AND revision = ?8",
+        )?
+        .execute(params![
+            vault,
+            row.kind,
+            row.lookup,
+            owner,
+            owner_text(&row.owner),
+            row.revision.0,
+            row.record,
+            revision.0
+        ])?;
+    }
+    let left: usize = statement(sql, "SELECT count(*) FROM documents WHERE vault = ?1 AND kind = ?2 AND owner = ?3")?
+        .query_row(params![vault, kind, owner], |row| row.get(0))?;
+    Ok(left == 0)
+}
+
 type Columns = ([u8; 32], String, Option<i64>, u64, Vec<u8>);
 
 fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
@@ -126,7 +215,7 @@ fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
 }
 
 fn document_row(kind: &'static str, columns: Columns) -> Result<DocumentRow, VaultError> {
-    let bad = |column| VaultError::Value { table: "documents", column, row: format!("a {kind}") };
+    let bad = |column| bad(kind, column);
     let (lookup, owner, expires_at, revision, record) = columns;
     Ok(DocumentRow {
         kind,
@@ -136,4 +225,8 @@ fn document_row(kind: &'static str, columns: Columns) -> Result<DocumentRow, Vau
         revision: Generation(revision),
         record,
     })
+}
+
+fn bad(kind: &str, column: &'static str) -> VaultError {
+    VaultError::Value { table: "documents", column, row: format!("a {kind}") }
 }

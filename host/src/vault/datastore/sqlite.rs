@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection as Sql, OptionalExtension, Params, named_params, params};
 
-use super::documents::insert_document;
+use super::documents::{insert_document, keep_documents};
 use super::row::{
     connection_row, key_row, millis, namespace_text, owner_text, parse_namespace, parse_owner, scopes_text, timestamp,
 };
@@ -197,12 +197,24 @@ impl Sqlite {
     }
 
     /// Puts a new root key in the place of the one before, in one transaction with all that is sealed with it, and removes
-    /// all that the owner has. Refused when a key was added meanwhile or the root is another by now.
-    pub(crate) async fn shred(&self, owner: &Owner, new: VaultRow, keys: Vec<KeyRow>) -> Result<(), VaultError> {
-        let (vault, path, namespace, owner) = (self.vault, self.path.clone(), Namespace::of(owner), owner_text(owner));
+    /// all that the owner has. Refused when a key was added meanwhile or the root is another by now. The documents that are given
+    /// take the places of those of the owner with these revisions; refused when one of that kind is left then.
+    pub(crate) async fn shred(
+        &self,
+        owner: &Owner,
+        new: VaultRow,
+        keys: Vec<KeyRow>,
+        kind: &'static str,
+        kept: Vec<(Generation, DocumentRow)>,
+    ) -> Result<(), VaultError> {
+        let (vault, path, namespace, user) = (self.vault, self.path.clone(), Namespace::of(owner), owner.clone());
+        let owner = owner_text(owner);
         self.writer
             .write("shred a user", move |sql| {
                 let fail = |source| failed(&path, "shred a user", source);
+                if !keep_documents(sql, vault, &owner, kind, &kept).map_err(fail)? {
+                    return Err(VaultError::ChangedMeanwhile { owner: user.clone() });
+                }
                 for table in ["connections", "pending", "documents"] {
                     sql.execute(&format!("DELETE FROM {table} WHERE vault = ?1 AND owner = ?2"), params![vault, owner])
                         .map_err(fail)?;

@@ -1,10 +1,11 @@
 //! Changes of tokens reach the audit log, once, whatever happens in between.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use super::*;
-use crate::audit::{AuditLog, Entry, FileSink, Filter, Opening, Settings, Sink, read};
+use crate::audit::{AuditError, AuditLog, Entry, FileSink, Filter, Opening, Settings, Sink, read};
 
 /// A file that takes entries, until it is told to take no more.
 struct Valve {
@@ -132,12 +133,168 @@ async fn a_change_that_was_told_right_before_its_process_died_is_not_told_again(
 }
 
 #[tokio::test]
-async fn a_change_that_was_tampered_with_does_not_keep_the_others_from_being_told() {
+async fn changes_that_can_t_be_read_are_set_aside_and_named_and_all_others_are_told() {
+    let f = Fixture::new().await;
+    let log = f.log();
+    let sql = f.intruder();
+    for name in ["alice", "bob", "carol"] {
+        f.connect(name, "google").await;
+    }
+    let documents: Vec<i64> = {
+        let mut statement = sql.prepare("SELECT rowid FROM documents ORDER BY rowid").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    };
+    sql.execute("UPDATE documents SET record = zeroblob(length(record)) WHERE rowid = ?1", [documents[0]]).unwrap();
+    sql.execute("UPDATE documents SET owner = 'nobody at all' WHERE rowid = ?1", [documents[1]]).unwrap();
+    sql.execute("UPDATE documents SET lookup = x'00' WHERE rowid = ?1", [documents[2]]).unwrap();
+    let no_change = Document {
+        kind: crate::vault::outbox::KIND,
+        lookup: [7; 32],
+        owner: user("alice"),
+        expires_at: None,
+        contents: "{\"kind\":\"nothing that happens\"}".to_owned().into(),
+        revision: Generation(0),
+    };
+    f.vault.put_document(&no_change).await.unwrap();
+    f.connect("dave", "google").await;
+    f.vault.tell(&log).await.unwrap();
+    let unreadable = ["change-unreadable"; 4];
+    assert_eq!(f.told_kinds(), [&unreadable[..], &["connected"]].concat());
+    assert_eq!(f.vault.unreadable_changes().unwrap(), 4);
+    f.vault.tell(&log).await.unwrap();
+    assert_eq!(f.told().len(), 5, "told again");
+    let kept: i64 = sql.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, 4, "what can't be read is not thrown away");
+}
+
+#[tokio::test]
+async fn what_is_untold_of_a_user_who_is_shredded_is_told_all_the_same() {
+    let f = Fixture::new().await;
+    let log = f.log();
+    let c = f.connect("alice", "google").await;
+    f.vault.disconnect(c.id).await.unwrap();
+    f.connect("alice", "github").await;
+    f.vault.shred(&"alice".parse().unwrap(), &f.identity).await.unwrap();
+    f.vault.tell(&log).await.unwrap();
+    assert_eq!(f.told_kinds(), ["connected", "disconnected", "connected"]);
+    let tag = crate::audit::user_tag(&f.vault.audit_key(), &"alice".parse().unwrap());
+    assert!(f.told().iter().all(|entry| entry.user.as_ref() == Some(&tag)));
+    // Nothing of the user is left then.
+    let left: i64 = f.intruder().query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn what_a_user_leaves_that_can_t_be_read_does_not_keep_the_user_from_being_shredded() {
     let f = Fixture::new().await;
     let log = f.log();
     f.connect("alice", "google").await;
     f.intruder().execute("UPDATE documents SET record = zeroblob(length(record))", []).unwrap();
-    f.connect("bob", "google").await;
+    f.vault.shred(&"alice".parse().unwrap(), &f.identity).await.unwrap();
     f.vault.tell(&log).await.unwrap();
-    assert_eq!(f.told_kinds(), ["connected"]);
+    assert_eq!(f.told_kinds(), ["change-unreadable"]);
+}
+
+#[tokio::test]
+async fn a_disconnect_with_a_damaged_key_is_told_like_any_other() {
+    let f = Fixture::new().await;
+    let log = f.log();
+    let c = f.connect("alice", "google").await;
+    f.vault.tell(&log).await.unwrap();
+    f.intruder()
+        .execute("UPDATE keys SET wrapped = zeroblob(length(wrapped)) WHERE namespace LIKE '%alice%'", [])
+        .unwrap();
+    // Without what is at hand of the key.
+    let vault = f.open().await.unwrap();
+    let removed = vault.disconnect(c.id).await.unwrap().unwrap();
+    assert!(removed.access.is_none() && removed.is_kept);
+    vault.tell(&log).await.unwrap();
+    assert_eq!(f.told_kinds(), ["connected", "disconnected"]);
+    assert_eq!(f.told()[1].connection, Some(c.id.to_string()));
+}
+
+#[tokio::test]
+async fn a_disconnect_without_any_key_is_done_and_says_that_nothing_is_kept_of_it() {
+    let f = Fixture::new().await;
+    let c = f.connect("alice", "google").await;
+    // The agent has a key of its own from its first connection on.
+    f.connect("agent", "google").await;
+    let damaged = "UPDATE keys SET wrapped = zeroblob(length(wrapped)) WHERE namespace != 'derived'";
+    assert_eq!(f.intruder().execute(damaged, []).unwrap(), 2);
+    let vault = f.open().await.unwrap();
+    let removed = vault.disconnect(c.id).await.unwrap().unwrap();
+    assert!(!removed.is_kept);
+    assert!(vault.connection(c.id).unwrap().is_none());
+}
+
+/// A file that takes entries, and hangs until the gate is opened.
+struct Gate {
+    file: FileSink,
+    begun: Arc<AtomicUsize>,
+    shut: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Sink for Gate {
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        drop(self.shut.1.wait_while(self.shut.0.lock().unwrap(), |shut| *shut).unwrap());
+        self.file.append(line)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+/// Opens a gate when it is dropped, also where a test ends early: nothing may wait for it for good.
+struct Opened(Arc<(Mutex<bool>, Condvar)>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = false;
+        self.0.1.notify_all();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_hangs_holds_up_who_tells_for_two_seconds_once_and_gets_all_when_it_answers() {
+    let f = Fixture::new().await;
+    let folder = f.folder.path().join("audit");
+    std::fs::create_dir(&folder).unwrap();
+    let file = FileSink::open(&folder.join("gate.jsonl")).unwrap().unwrap();
+    let (begun, shut) = (Arc::new(AtomicUsize::new(0)), Arc::new((Mutex::new(false), Condvar::new())));
+    let gate = Box::new(Gate { file, begun: Arc::clone(&begun), shut: Arc::clone(&shut) });
+    let (key, settings) = (f.vault.audit_key(), Settings::default());
+    let opening = Opening { key: &key, agent: None, epoch: None, settings: &settings };
+    let log = Arc::new(AuditLog::with_sink("gate", gate, &opening, Arc::new(f.clock.clone())).unwrap());
+    *shut.0.lock().unwrap() = true;
+    let opened = Opened(Arc::clone(&shut));
+    // What is not held up is done in no time; this is far more.
+    let patience = Duration::from_secs(10);
+    let vault = Arc::new(f.open().await.unwrap());
+    let c = vault.connect(new_connection("alice", "google"), f.tokens("a", None), true).await.unwrap().0;
+    let first = tokio::spawn({
+        let (vault, log) = (Arc::clone(&vault), Arc::clone(&log));
+        async move { vault.tell(&log).await }
+    });
+    // The opening, and the change.
+    while begun.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!first.is_finished());
+    f.clock.advance(Duration::from_secs(2));
+    let first = tokio::time::timeout(patience, first).await.expect("it is held up").unwrap();
+    assert!(matches!(first, Err(Untold::Audit(AuditError::Hanging))), "{first:?}");
+    // What takes away goes on, and nobody waits any more, or hangs with the first.
+    vault.disconnect(c.id).await.unwrap().unwrap();
+    for _ in 0..3 {
+        let next = tokio::time::timeout(patience, vault.tell(&log)).await.expect("it is held up");
+        assert!(matches!(next, Err(Untold::Audit(AuditError::Hanging))), "{next:?}");
+    }
+    assert_eq!(begun.load(Ordering::SeqCst), 2, "a second thread hangs");
+    drop(opened);
+    while vault.tell(&log).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(f.told_kinds(), ["connected", "disconnected"]);
 }
