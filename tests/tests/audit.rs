@@ -20,7 +20,7 @@ use clawcoil::host::{Host, InvokeError, OpenError, Outcome, ReloadError};
 use clawcoil::id::{Caller, ConnectionId, Owner};
 use clawcoil::runtime::End;
 use clawcoil::secret::{AccessToken, ClientSecret, Key, RefreshToken};
-use clawcoil::vault::{ClientRegistration, Kind, NewConnection, State, TokenSet};
+use clawcoil::vault::{ClaimOutcome, ClientRegistration, Kind, NewConnection, State, TokenSet};
 use clawcoil_tests::{GuestAgent, Seen, Upstream};
 use serde_json::{Value, json};
 
@@ -467,6 +467,92 @@ fn gate(agent: &GuestAgent, name: &str) -> (Gate, Arc<(Mutex<bool>, Condvar)>) {
     let file = FileSink::open(&agent.host.home().audit().join(name).with_extension("jsonl")).unwrap().unwrap();
     let shut = Arc::new((Mutex::new(false), Condvar::new()));
     (Gate { file, shut: Arc::clone(&shut) }, shut)
+}
+
+/// A collector that has a line of a release as long as it is shut, and says that it does.
+struct Slow {
+    shut: Arc<(Mutex<bool>, Condvar)>,
+    has_release: AtomicBool,
+}
+
+impl Sink for Slow {
+    fn append(&self, line: &[u8]) -> io::Result<()> {
+        if String::from_utf8_lossy(line).contains("\"kind\":\"released\"") {
+            self.has_release.store(true, Ordering::SeqCst);
+            drop(self.shut.1.wait_while(self.shut.0.lock().unwrap(), |shut| *shut).unwrap());
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a request gets whose entry is on its way while this is done.
+async fn meanwhile<T>(agent: &GuestAgent, work: impl AsyncFnOnce(Arc<Host>) -> T) -> (Arc<Host>, End) {
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let slow = Arc::new(Slow { shut: Arc::clone(&gate), has_release: AtomicBool::new(false) });
+    let sink = Destination::Sink("slow".to_owned(), Arc::clone(&slow) as Arc<dyn Sink>);
+    let settings = Settings { sinks: vec![sink], ..Settings::default() };
+    let builder = Host::builder(agent.host.home().clone()).audit_settings(settings);
+    let host = Arc::new(builder.open().await.unwrap());
+    let shut = Shut::new(&gate);
+    let fetching = tokio::spawn({
+        let host = Arc::clone(&host);
+        async move { fetch(&host).await }
+    });
+    while !slow.has_release.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    work(Arc::clone(&host)).await;
+    drop(shut);
+    (host, fetching.await.unwrap().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_ends_while_the_entry_of_a_release_is_written_gives_no_token() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let id = agent.host.vault().connections(None).unwrap()[0].id;
+    let disconnect = async |host: Arc<Host>| host.connector().disconnect(id).await.unwrap();
+    let (host, end) = meanwhile(&agent, disconnect).await;
+    words(end);
+    assert!(server.requests().is_empty(), "a request went out with the token of what was disconnected");
+    assert_eq!(entries(&host, EventKind::Released).len(), 1);
+    let denied = entries(&host, EventKind::Denied);
+    assert_eq!(denied.len(), 1);
+    assert_eq!(denied[0].connection, Some(id.to_string()));
+    assert!(denied[0].detail.as_ref().unwrap().contains("not released"), "{denied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_replaced_while_the_entry_of_its_release_is_written_leaves_as_the_new_one_with_its_own() {
+    let server = Upstream::plain().await;
+    let agent = agent("probe", "inject", &server).await;
+    let before = agent.host.vault().connections(None).unwrap().remove(0);
+    let replace = async |host: Arc<Host>| {
+        let vault = host.vault();
+        let ClaimOutcome::Claimed(claim) = vault.claim(before.id, before.generation).await.unwrap() else { panic!() };
+        let tokens = TokenSet {
+            access: AccessToken::new("the-newer-token".to_owned()),
+            refresh: None,
+            token_type: "Bearer".to_owned(),
+            expires_in: None,
+            requested_at: SystemClock::new().now(),
+            scopes: None,
+            api_origin: None,
+            account_label: None,
+            grant_ends_at: None,
+        };
+        vault.commit(claim, tokens).await.unwrap();
+    };
+    let (host, end) = meanwhile(&agent, replace).await;
+    assert!(matches!(end, End::Value(_)), "{end:?}");
+    let sent: Vec<_> = server.requests().into_iter().map(|request| request.headers).collect();
+    assert!(format!("{sent:?}").contains("the-newer-token"), "{sent:?}");
+    let released: Vec<_> = entries(&host, EventKind::Released).into_iter().map(|entry| entry.generation).collect();
+    assert_eq!(released, [Some(before.generation.0), Some(before.generation.0 + 1)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

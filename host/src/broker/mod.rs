@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::audit;
+use crate::audit::{self, Decision, EventKind};
 use crate::connect::Parts;
 use crate::id::{AccountAlias, ConnectionId, Generation, Owner, ProviderId, Scope, ServiceName};
 use crate::policy::Permit;
 use crate::secret::AccessToken;
-use crate::vault::{Access, Connection, Found, Kind, State};
+use crate::vault::{Access, Connection, Found, Kind, State, VaultError};
 
 pub use error::{BrokerError, NeededAction, Reason};
 pub use gate::InFlight;
@@ -33,6 +33,9 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// After a refresh that an API's 401 asked for, the next one of that kind waits this long: an API that answers 401 for a
 /// reason of its own must not make the host hammer the token endpoint.
 const PAUSE_AFTER_REJECTION: Duration = Duration::from_mins(1);
+
+/// A connection that was refreshed while the entry of a release was written has another one made, so often at the most.
+const MOST_MOVES: usize = 3;
 
 /// Hands out fresh access tokens against permits. Clones share everything.
 #[derive(Clone)]
@@ -109,7 +112,9 @@ impl Broker {
 
     /// The access token that the permit allows, fresh; the audit entry leaves the process before this returns.
     ///
-    /// `event` says for what; the connection, its generation and the permit's own words are filled in here.
+    /// `event` says for what; the connection, its generation and the permit's own words are filled in here. The token is
+    /// decrypted after the entry is written. Where the connection has ended by then, a second entry says that it was refused;
+    /// where it was refreshed, the new token has an entry of its own.
     pub async fn release(
         &self,
         permit: &Permit,
@@ -117,20 +122,49 @@ impl Broker {
         mut event: audit::Event,
     ) -> Result<Released, BrokerError> {
         let inner = &self.0;
+        let (vault, audit) = (&inner.parts.vault, &inner.parts.audit);
         let drains = inner.parts.catalogue.get(permit.provider()).is_some_and(|provider| provider.drains);
-        let mut access = self.fresh(permit, connection).await.map_err(|error| self.for_people(permit, error))?;
+        let mut known = self.fresh(permit, connection).await.map_err(|error| self.for_people(permit, error))?;
         let in_flight = if drains {
             let guard = inner.gates.enter(connection).await;
-            // A refresh may have ended while the gate was closed, and with it the token that was read before.
-            access = inner.parts.vault.access_token(permit, &connection)?;
+            // A refresh may have ended while the gate was closed, and with it the token that was known before.
+            known = vault.usable(permit, &connection)?;
             Some(guard)
         } else {
             None
         };
         event.connection = Some(connection);
-        event.generation = Some(access.connection.generation);
-        inner.parts.audit.append_for_release(&event).await?;
-        Ok(Released { token: access.token, connection: access.connection, in_flight })
+        let mut moved = 0;
+        loop {
+            event.generation = Some(known.generation);
+            audit.append_for_release(&event).await?;
+            // Writing the entry may have taken seconds.
+            let error = match vault.access_token_at(permit, &connection, known.generation) {
+                Ok(Access { token, connection }) => return Ok(Released { token, connection, in_flight }),
+                Err(VaultError::Moved { .. }) if moved < MOST_MOVES => match vault.usable(permit, &connection) {
+                    Ok(newer) => {
+                        moved += 1;
+                        known = newer;
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            let detail =
+                "the connection changed while the entry of its release was written, and its token was not released";
+            let refused = audit::Event {
+                kind: EventKind::Denied,
+                decision: Decision::Denied,
+                detail: Some(detail.to_owned()),
+                ..event
+            };
+            if let Err(error) = audit.append_aside(refused).await {
+                // The answer is no in any case; without the entry it is the more so.
+                tracing::error!(error = &error as &dyn std::error::Error, "a refusal is missing in the audit log");
+            }
+            return Err(self.for_people(permit, error.into()));
+        }
     }
 
     /// A connection that ended meanwhile is something for a person to act on.
@@ -146,25 +180,25 @@ impl Broker {
         }
     }
 
-    async fn fresh(&self, permit: &Permit, connection: ConnectionId) -> Result<Access, BrokerError> {
-        let access = self.0.parts.vault.access_token(permit, &connection)?;
-        match self.freshness(&access.connection) {
-            Freshness::Fresh => Ok(access),
+    /// The connection once its token is fresh. Nothing is decrypted.
+    async fn fresh(&self, permit: &Permit, id: ConnectionId) -> Result<Arc<Connection>, BrokerError> {
+        let connection = self.0.parts.vault.usable(permit, &id)?;
+        match self.freshness(&connection) {
+            Freshness::Fresh => Ok(connection),
             Freshness::Due => {
                 // The valid token goes on being served while the new one is fetched.
-                drop(self.start_refresh(connection, access.connection.generation));
-                Ok(access)
+                drop(self.start_refresh(id, connection.generation));
+                Ok(connection)
             }
             Freshness::Stale => {
-                drop(access);
-                self.refresh(connection).await?;
-                let access = self.0.parts.vault.access_token(permit, &connection)?;
-                match self.freshness(&access.connection) {
+                self.refresh(id).await?;
+                let connection = self.0.parts.vault.usable(permit, &id)?;
+                match self.freshness(&connection) {
                     Freshness::Stale => Err(BrokerError::Unavailable {
                         retry_after: None,
                         message: format!("{} gave a token that has already expired", permit.provider()),
                     }),
-                    Freshness::Fresh | Freshness::Due => Ok(access),
+                    Freshness::Fresh | Freshness::Due => Ok(connection),
                 }
             }
         }

@@ -105,6 +105,9 @@ const MOST_REFUSALS: usize = 100;
 /// So many attempts to send a token away are written down beyond that: a crowd of other refusals must not hide them.
 const KEPT_REFUSALS: usize = 10;
 
+/// So often one request is decided again because the permissions have changed.
+const MOST_DECISIONS: usize = 3;
+
 pub(super) struct Handle {
     pub(super) service: ServiceName,
     pub(super) account: AccountAlias,
@@ -226,17 +229,24 @@ impl Call {
             let handle = state.handle(handle).ok_or(EgressError::UnknownHandle)?;
             (handle.service.clone(), handle.account.clone(), handle.connection)
         };
-        let effective = inner.effective();
-        let permit = effective
-            .permit_reveal(&service, Some(&account), inner.egress.clock.now())
-            .map_err(|denial| inner.denied(denial, None))?;
-        inner.egress.rates.take(&permit, &*inner.egress.clock).map_err(|denial| inner.denied(denial, None))?;
-        inner.renew_if_invalid(connection).await;
-        // Before the token is there, so that no request of the same guest slips out between.
-        inner.state().revealed.insert(service);
-        let event = inner.event_of(EventKind::Revealed, &permit);
-        let released = inner.egress.credentials.release(&permit, connection, event).await;
-        let released = released.map_err(|error| inner.failed(error.into()))?;
+        let mut decided = 0;
+        let released = loop {
+            let effective = inner.effective();
+            let permit = effective
+                .permit_reveal(&service, Some(&account), inner.egress.clock.now())
+                .map_err(|denial| inner.denied(denial, None))?;
+            inner.egress.rates.take(&permit, &*inner.egress.clock).map_err(|denial| inner.denied(denial, None))?;
+            inner.renew_if_invalid(connection).await;
+            // Before the token is there, so that no request of the same guest slips out between.
+            inner.state().revealed.insert(service.clone());
+            let event = inner.event_of(EventKind::Revealed, &permit);
+            let released = inner.egress.credentials.release(&permit, connection, event).await;
+            let released = released.map_err(|error| inner.failed(error.into()))?;
+            if inner.is_in_force(&permit) {
+                break released;
+            }
+            inner.decide_again(&mut decided, None)?;
+        };
         let generation = released.connection.generation;
         let mut state = inner.state();
         state.touched.credentials.insert((connection, generation));
@@ -358,6 +368,25 @@ impl Inner {
             tool: Some(tool.clone()),
             ..Event::new(kind)
         }
+    }
+
+    /// Whether the policy that decided is the one in force: writing the entry of a release may take seconds.
+    pub(super) fn is_in_force(&self, permit: &crate::policy::Permit) -> bool {
+        self.egress.policy.load().hash() == *permit.policy_hash()
+    }
+
+    /// Notes that another policy has come into force while the entry of a release was written: nothing leaves by the old one,
+    /// and the new one is asked.
+    pub(super) fn decide_again(
+        &self,
+        decided: &mut usize,
+        target: Option<(&str, &http::Method)>,
+    ) -> Result<(), EgressError> {
+        *decided += 1;
+        if *decided <= MOST_DECISIONS {
+            return Ok(());
+        }
+        Err(self.refused("the permissions change all the time; try again when they don't".to_owned(), target))
     }
 
     /// The entry of a release.

@@ -216,7 +216,7 @@ impl Inner {
         service: ServiceName,
         bound: Option<Bound>,
     ) -> Result<Response<Body>, EgressError> {
-        let mut again = false;
+        let (mut again, mut decided) = (false, 0);
         loop {
             let effective = self.effective();
             let found = effective.service(&service).map_err(|denial| self.deny(denial, &asked.target))?;
@@ -242,6 +242,10 @@ impl Inner {
             event.method = Some(asked.target.method().as_str().to_owned());
             let released = self.egress.credentials.release(&permit, connection.id, event).await;
             let Released { token, connection, in_flight } = released.map_err(|error| self.failed(error.into()))?;
+            if !self.is_in_force(&permit) {
+                self.decide_again(&mut decided, Some((&asked.target.origin().to_string(), asked.target.method())))?;
+                continue;
+            }
             {
                 let touched = &mut self.state().touched;
                 touched.credentials.insert((connection.id, connection.generation));

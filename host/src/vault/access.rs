@@ -244,6 +244,28 @@ impl Vault {
         self.open_access(permit.owner(), permit.provider(), permit.account(), id)
     }
 
+    /// The same, if the connection is still at this generation; else it is [`VaultError::Moved`], and nothing is decrypted.
+    pub fn access_token_at(
+        &self,
+        permit: &Permit,
+        id: &ConnectionId,
+        generation: Generation,
+    ) -> Result<Access, VaultError> {
+        let held = self.held(permit.owner())?;
+        let row = usable(&held, permit.owner(), permit.provider(), permit.account(), id)?;
+        if row.connection.generation != generation {
+            return Err(VaultError::Moved { connection: *id, base: generation });
+        }
+        self.open_row(permit.owner(), row)
+    }
+
+    /// The connection whose access token [`access_token`](Self::access_token) would give. Nothing is decrypted.
+    pub fn usable(&self, permit: &Permit, id: &ConnectionId) -> Result<Arc<Connection>, VaultError> {
+        let held = self.held(permit.owner())?;
+        let row = usable(&held, permit.owner(), permit.provider(), permit.account(), id)?;
+        Ok(Arc::clone(&row.connection))
+    }
+
     /// What [`access_token`](Self::access_token) does, with the coordinates that a permit has.
     pub(super) fn open_access(
         &self,
@@ -253,24 +275,11 @@ impl Vault {
         id: &ConnectionId,
     ) -> Result<Access, VaultError> {
         let held = self.held(owner)?;
-        let no_connection = || VaultError::NoConnection { owner: owner.clone(), connection: *id };
-        let row = held.rows.iter().find(|row| row.connection.id == *id).ok_or_else(no_connection)?;
+        self.open_row(owner, usable(&held, owner, provider, account, id)?)
+    }
+
+    fn open_row(&self, owner: &Owner, row: &HeldRow) -> Result<Access, VaultError> {
         let connection = &row.connection;
-        if *provider != connection.provider || account.is_some_and(|account| *account != connection.account) {
-            let permitted = match account {
-                Some(account) => format!("account {account} at {provider}"),
-                None => format!("provider {provider}"),
-            };
-            let actual = format!("account {} at {}", connection.account, connection.provider);
-            return Err(VaultError::NotPermitted { connection: *id, permitted, actual });
-        }
-        match connection.state {
-            State::Active => {}
-            State::Unconfirmed => return Err(VaultError::Unconfirmed { owner: owner.clone(), connection: *id }),
-            State::NeedsReconnect { reason, .. } => {
-                return Err(VaultError::NeedsReconnect { owner: owner.clone(), connection: *id, reason });
-            }
-        }
         let place = || self.access_place(connection);
         let secret = self.open_bound(owner, &row.bound, &row.access, place)?;
         let token = AccessToken::new(text(place, secret)?);
@@ -338,6 +347,34 @@ impl Vault {
             State::Active | State::NeedsReconnect { .. } => Field::AccessToken,
         };
         self.place(connection, field)
+    }
+}
+
+/// The row of a connection, if a permit with these coordinates is for it and its token may be used.
+fn usable<'a>(
+    held: &'a Held,
+    owner: &Owner,
+    provider: &ProviderId,
+    account: Option<&AccountAlias>,
+    id: &ConnectionId,
+) -> Result<&'a HeldRow, VaultError> {
+    let no_connection = || VaultError::NoConnection { owner: owner.clone(), connection: *id };
+    let row = held.rows.iter().find(|row| row.connection.id == *id).ok_or_else(no_connection)?;
+    let connection = &row.connection;
+    if *provider != connection.provider || account.is_some_and(|account| *account != connection.account) {
+        let permitted = match account {
+            Some(account) => format!("account {account} at {provider}"),
+            None => format!("provider {provider}"),
+        };
+        let actual = format!("account {} at {}", connection.account, connection.provider);
+        return Err(VaultError::NotPermitted { connection: *id, permitted, actual });
+    }
+    match connection.state {
+        State::Active => Ok(row),
+        State::Unconfirmed => Err(VaultError::Unconfirmed { owner: owner.clone(), connection: *id }),
+        State::NeedsReconnect { reason, .. } => {
+            Err(VaultError::NeedsReconnect { owner: owner.clone(), connection: *id, reason })
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a call may do once it has seen a token.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
@@ -7,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Method;
 
-use super::world::{GRANTS, Server, alice, denial, get, open_request, quiet, request, send, world};
+use super::world::{GRANTS, Server, alice, denial, get, open_request, permissions, quiet, request, send, world};
 use crate::audit::EventKind;
 use crate::egress::EgressError;
-use crate::policy::DenialCode;
+use crate::policy::{DenialCode, Policy};
 use crate::secret::AccessToken;
 
 #[tokio::test]
@@ -108,4 +109,37 @@ async fn an_attempt_to_send_a_token_away_is_not_lost_in_a_crowd_of_refusals() {
     let last: serde_json::Value = serde_json::from_str(&entries[110].json).unwrap();
     let expected = format!("5 request-not-granted to {foreign} by permissions.toml:2, 2 carries-token to {plain}");
     assert!(last["detail"].as_str().unwrap().ends_with(&expected), "{last}");
+}
+
+#[tokio::test]
+async fn a_grant_that_is_taken_back_while_the_entry_of_a_release_is_written_lets_no_token_out() {
+    let (api, plain, foreign, world) = quiet().await;
+    let reload = |grants: &str| {
+        let grants = grants.replace("PLAIN", &plain.origin()).replace("FOREIGN", &foreign.origin());
+        let permissions = permissions(&grants.replace("API", &api.origin()));
+        let (policy, new) = (Arc::clone(&world.policy), Policy::new(permissions, world.catalogue.facts()));
+        *world.fake.meanwhile.lock().unwrap() = Some(Box::new(move || policy.store(Arc::new(new))));
+    };
+    let granted = world.policy.load_full();
+    let call = world.call("alice");
+    let handle = call.get_token("mail", &[], None, None).unwrap();
+    reload("");
+    denial(send(&call, get(&format!("{}/v1/x", api.origin()))).await);
+    assert!(api.seen().is_empty());
+    assert_eq!(world.entries(EventKind::Denied).len(), 1);
+
+    world.policy.store(Arc::clone(&granted));
+    reload("");
+    let refused = call.reveal(handle.id).await;
+    assert!(matches!(refused, Err(EgressError::Denied(_))), "{refused:?}");
+    assert_eq!(world.entries(EventKind::Denied).len(), 2);
+
+    // Another policy that grants it too is the one by which it leaves.
+    world.policy.store(Arc::clone(&granted));
+    reload(&format!("{GRANTS}\n# Another one.\n[[forbid]]\nskill = \"another\"\n"));
+    let call = world.call("alice");
+    send(&call, get(&format!("{}/v1/x", api.origin()))).await.unwrap();
+    assert_eq!(api.seen().len(), 1);
+    let last = world.entries(EventKind::Released).pop().unwrap();
+    assert!(last.json.contains(&world.policy.load().hash().to_string()), "{}", last.json);
 }

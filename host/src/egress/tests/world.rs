@@ -107,6 +107,8 @@ pub(super) struct Fake {
     pub(super) released: AtomicUsize,
     /// The newest generation that an API took.
     pub(super) used: AtomicU64,
+    /// What happens while the entry of the next release is written.
+    pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 pub(super) fn token_of(owner: &Owner, generation: u64) -> String {
@@ -125,6 +127,7 @@ impl Fake {
             rejected: AtomicUsize::new(0),
             released: AtomicUsize::new(0),
             used: AtomicU64::new(0),
+            meanwhile: Mutex::default(),
         })
     }
 }
@@ -164,6 +167,9 @@ impl Credentials for Arc<Fake> {
 
     async fn release(&self, permit: &Permit, _: ConnectionId, event: Event) -> Result<Released, BrokerError> {
         self.audit.append(&event)?;
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
+            meanwhile();
+        }
         self.released.fetch_add(1, Ordering::SeqCst);
         let generation = *self.generation.lock().unwrap();
         let connection =
