@@ -6,7 +6,12 @@ mod served;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use clawcoil::clock::{Clock as _, SystemClock};
+use clawcoil::id::Owner;
+use clawcoil::secret::{AccessToken, ClientSecret, RefreshToken};
+use clawcoil::vault::{ClientRegistration, Kind, NewConnection, TokenSet};
 use clawcoil_tests::guest::{PROBE_GRANT, PROBE_MANIFEST};
 use clawcoil_tests::http::{Answer, send};
 use clawcoil_tests::{GuestAgent, Upstream, canary};
@@ -155,6 +160,7 @@ async fn a_collector_sees_each_call_within_the_trace_of_its_caller_and_no_secret
     }
     assert_eq!(attribute(called, "gen_ai.tool.call.id").as_deref(), answer.json()["id"].as_str());
     assert_eq!(attribute(called, "error.type"), None);
+    let first = called;
 
     let failed = the_one(&spans, "the failed call", |span| attribute(span, "error.type").is_some());
     assert_eq!(
@@ -168,12 +174,86 @@ async fn a_collector_sees_each_call_within_the_trace_of_its_caller_and_no_secret
     let called = the_one(&spans, "its call", |span| of_trace(span, other) && span.name == "tools/call fetch");
     assert_eq!(called.parent_span_id, mcp.span_id);
 
+    // What went out for each of the two, by its method and server, and nothing of the refused one.
+    for (trace, called) in [(TRACE, first), (other, called)] {
+        let sent = the_one(&spans, "what it sent", |span| of_trace(span, trace) && span.kind() == SpanKind::Client);
+        assert_eq!((sent.name.as_str(), &sent.parent_span_id), ("GET", &called.span_id));
+        for (name, value) in [
+            ("http.request.method", "GET"),
+            ("server.address", "api.github.com"),
+            ("server.port", "443"),
+            ("http.response.status_code", "200"),
+        ] {
+            assert_eq!(attribute(sent, name).as_deref(), Some(value), "{name}");
+        }
+    }
+    assert_eq!(spans.iter().filter(|span| span.kind() == SpanKind::Client).count(), 2);
+
     let key = std::fs::read_to_string(agent.host.home().key()).unwrap();
     for body in &bodies {
         let text = String::from_utf8_lossy(body);
         for secret in [TOKEN, token.as_str(), "2Lz8-canary", "alice", key.lines().nth(1).unwrap()] {
             assert!(!text.contains(secret), "{secret} is in a trace");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_is_traced_by_itself_with_its_request_and_no_secret() {
+    let answer = json!({ "access_token": "telemetry-canary-new-token", "token_type": "bearer", "expires_in": 3600 });
+    let upstream =
+        Upstream::start(move |seen| (200, if seen.path == "/token" { answer.to_string() } else { "{}".to_owned() }))
+            .await;
+    let origin = upstream.origin();
+    let provider = format!(
+        "[provider.github]\ntoken = \"{origin}/token\"\n[provider.github.override]\n\"https://api.github.com\" = \"{origin}\"\n"
+    );
+    let agent = GuestAgent::new("probe", PROBE_MANIFEST, PROBE_GRANT, &provider, &[]).await;
+    let vault = agent.host.vault();
+    let client_secret = Some(ClientSecret::new("telemetry-canary-client".to_owned()));
+    let registration = ClientRegistration { client_id: "known".to_owned(), client_secret };
+    vault.put_client(&"github".parse().unwrap(), registration).await.unwrap();
+    let new = NewConnection {
+        owner: Owner::User("alice".parse().unwrap()),
+        provider: "github".parse().unwrap(),
+        account: "default".parse().unwrap(),
+        kind: Kind::AuthorizationCode,
+        scopes: ["repo".parse().unwrap()].into(),
+    };
+    // Its time is over before it is used: whoever is first, the call or the schedule, has it refreshed.
+    let tokens = TokenSet {
+        access: AccessToken::new(TOKEN.to_owned()),
+        refresh: Some(RefreshToken::new("telemetry-canary-refresh".to_owned())),
+        token_type: "Bearer".to_owned(),
+        expires_in: Some(Duration::ZERO),
+        requested_at: SystemClock::new().now(),
+        scopes: None,
+        api_origin: None,
+        account_label: None,
+        grant_ends_at: None,
+    };
+    vault.connect(new, tokens, true).await.unwrap();
+    let (collector, bodies) = collector().await;
+    let config = format!("[traces]\nendpoint = \"{}\"\n", collector.origin());
+    std::fs::write(home(&agent).join("serve.toml"), config).unwrap();
+    let served = Served::start(home(&agent));
+    let token = served::token(home(&agent), "bot", "alice", &["invoke"]);
+    let answer = call(&served, &token, "https://api.github.com/user", &[]).await;
+    assert_eq!(answer.json()["result"]["status"], 200, "{}", answer.text());
+    served.signal(Signal::TERM);
+    assert!(served.ended().await.success());
+
+    let bodies = bodies.lock().unwrap().clone();
+    let spans = spans(&bodies);
+    let refresh = the_one(&spans, "the refresh", |span| span.name == "refresh");
+    assert!(refresh.parent_span_id.is_empty());
+    assert_eq!(attribute(refresh, "clawcoil.provider").as_deref(), Some("github"));
+    let asked = the_one(&spans, "its request", |span| span.parent_span_id == refresh.span_id);
+    assert_eq!((asked.name.as_str(), asked.kind()), ("POST", SpanKind::Client));
+    assert_eq!(attribute(asked, "server.address").as_deref(), Some("127.0.0.1"));
+    assert_eq!(attribute(asked, "http.response.status_code").as_deref(), Some("200"));
+    for body in &bodies {
+        assert!(!String::from_utf8_lossy(body).contains("telemetry-canary"), "a secret is in a trace");
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::{Broker, BrokerError, Running};
 use crate::audit::{Decision, EventKind};
@@ -31,9 +33,9 @@ impl Broker {
         let (done, waiting) = watch::channel(None);
         running.insert(connection, waiting.clone());
         drop(running);
-        let broker = self.clone();
+        let (broker, cause) = (self.clone(), Span::current());
         tokio::spawn(async move {
-            let ended = broker.refresh_generation(connection, base).await;
+            let ended = broker.refresh_generation(connection, base, cause).await;
             broker.finish(connection, &done, ended);
         });
         waiting
@@ -46,7 +48,7 @@ impl Broker {
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, waiting);
         let broker = self.clone();
         tokio::spawn(async move {
-            let ended = broker.run(claim).await;
+            let ended = broker.run(claim, Span::none()).await;
             drop(slot);
             broker.finish(connection, &done, ended);
         });
@@ -69,11 +71,16 @@ impl Broker {
         }
     }
 
-    async fn refresh_generation(&self, connection: ConnectionId, base: Generation) -> Result<(), BrokerError> {
+    async fn refresh_generation(
+        &self,
+        connection: ConnectionId,
+        base: Generation,
+        cause: Span,
+    ) -> Result<(), BrokerError> {
         let start = self.0.parts.clock.monotonic();
         loop {
             match self.0.parts.vault.claim(connection, base).await? {
-                ClaimOutcome::Claimed(claim) => return self.run(claim).await,
+                ClaimOutcome::Claimed(claim) => return self.run(claim, cause).await,
                 ClaimOutcome::Moved(_) => return Ok(()),
                 ClaimOutcome::Ended => return Err(BrokerError::Gone),
                 ClaimOutcome::Busy { until } => {
@@ -89,9 +96,24 @@ impl Broker {
         }
     }
 
-    async fn run(&self, claim: Claim) -> Result<(), BrokerError> {
+    /// Does what was claimed, in a span of its own: a refresh is for all who wait for it, and goes on when they have left. It is
+    /// linked to what has begun it.
+    async fn run(&self, claim: Claim, cause: Span) -> Result<(), BrokerError> {
         let provider = claim.connection().provider.clone();
-        let ended = self.replace_tokens(claim).await;
+        let span = tracing::info_span!(
+            parent: None,
+            "refresh",
+            otel.status_code = Empty,
+            clawcoil.provider = %provider,
+            error.type = Empty,
+        );
+        span.follows_from(&cause);
+        drop(cause);
+        let ended = self.replace_tokens(claim).instrument(span.clone()).await;
+        if ended.is_err() {
+            span.record("error.type", word(&ended));
+            span.record("otel.status_code", "ERROR");
+        }
         self.0.parts.observer.refreshed(&provider, word(&ended));
         ended
     }

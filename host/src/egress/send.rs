@@ -402,7 +402,8 @@ impl Inner {
         let owner = Owner::User(self.calling.caller.user.clone());
         let pool = PoolKey { owner, endpoint: endpoint.clone(), policy: policy.hash() };
         drop(policy);
-        self.egress.net.send(net::Outgoing { request, endpoint, rules: &rules, pool, limits }).await
+        let span = net::request_span(&request);
+        net::traced(span, self.egress.net.send(net::Outgoing { request, endpoint, rules: &rules, pool, limits })).await
     }
 }
 

@@ -37,7 +37,7 @@ use crate::connect::Connector;
 use crate::diagnostic::Diagnostics;
 use crate::egress::Egress;
 use crate::id::{Caller, Digest, SkillName};
-use crate::net::{AddressRules, Endpoint, FetchLimits, Net, NetError};
+use crate::net::{self, AddressRules, Endpoint, FetchLimits, Net, NetError};
 use crate::observe::Observer;
 use crate::policy::{Comparison, Effective, Manifest, Permissions, Policy, Reach, Side, Skill};
 use crate::provider::Catalogue;
@@ -174,7 +174,7 @@ impl Host {
         if let Some(written) = written {
             rules.admit(written);
         }
-        self.net.fetch(request, &rules, &FetchLimits::default()).await
+        net::traced(net::request_span(&request), self.net.fetch(request, &rules, &FetchLimits::default())).await
     }
 
     /// Starts refreshing tokens before they expire, until the value is dropped.

@@ -13,6 +13,7 @@ mod endpoint;
 mod error;
 mod pool;
 mod resolve;
+mod span;
 
 pub use addresses::{AddressClass, AddressRules, RefusedAddress, class};
 pub use client::{Answer, FetchLimits, Net, NetSettings, Outgoing, SendLimits};
@@ -21,6 +22,7 @@ pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error::{Fault, NetError, Stage};
 pub use pool::PoolKey;
 pub use resolve::{Resolve, SystemResolver};
+pub(crate) use span::{request_span, traced};
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use super::error::{Error, ErrorKind, Malformed, Operation, Outcome};
 use super::retry_after;
 use super::server::{BodyFormat, Client, ClientAuth, Server};
 use crate::clock::{Clock, Timestamp};
-use crate::net::{AddressRules, FetchLimits, Net};
+use crate::net::{self, AddressRules, FetchLimits, Net};
 
 /// How requests get to the server.
 #[derive(Clone, Copy)]
@@ -141,9 +141,8 @@ impl Call<'_> {
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
-        let response = via
-            .net
-            .fetch(request, via.rules, &via.limits)
+        let span = net::request_span(&request);
+        let response = net::traced(span, via.net.fetch(request, via.rules, &via.limits))
             .await
             .map_err(|error| Error::of_net(&self.server.name, self.operation, error))?;
         Ok(read(response, asked_at, via.clock.now()))

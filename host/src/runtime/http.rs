@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use http::HeaderName;
 use http_body_util::BodyExt as _;
+use tracing::{Instrument as _, Span};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
 };
@@ -39,6 +40,8 @@ const BODY_CHUNK: usize = 64 << 10;
 pub(super) struct Hooks {
     pub(super) authority: Arc<dyn Authority>,
     pub(super) budget: HostCalls,
+    /// The span of the call.
+    pub(super) span: Span,
 }
 
 type Answer = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
@@ -60,7 +63,7 @@ impl WasiHttpHooks for Hooks {
     ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
         let counted = self.budget.take();
         let authority = Arc::clone(&self.authority);
-        Box::new(async move {
+        let sending = async move {
             counted.map_err(|limit| Error::InternalError(Some(format!("the skill was stopped: {limit}"))))?;
             let options = options.unwrap_or_default();
             let timeouts = Timeouts {
@@ -73,7 +76,9 @@ impl WasiHttpHooks for Hooks {
             let response = response.map(|body| body.map_err(body_error).boxed_unsync());
             let nothing_left_to_drive: Box<dyn Future<Output = _> + Send> = Box::new(async { Ok(()) });
             Ok((response, nothing_left_to_drive))
-        })
+        };
+        // It is driven by a task of its own, and the span of the moment may be one of the engine's.
+        Box::new(sending.instrument(self.span.clone()))
     }
 }
 

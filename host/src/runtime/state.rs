@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tracing::Span;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -41,7 +42,7 @@ impl State {
         http.set_field_size_limit(HEADERS);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
-        let hooks = Hooks { authority, budget: HostCalls::new(limits.host_calls) };
+        let hooks = Hooks { authority, budget: HostCalls::new(limits.host_calls), span: Span::current() };
         Self { wasi, http, table, hooks, limiter: Limiter::new(limits) }
     }
 
