@@ -144,12 +144,16 @@ fn is_hardly_begun(file: &File, length: u64) -> io::Result<bool> {
     Ok(!bytes.contains(&b'\n') && bytes.get(..compared) == beginning.get(..compared))
 }
 
-/// The chains of a folder, by name.
+/// The chains of a folder, by name. What is no file is none, whatever it is called: a pipe could be waited for without end.
 pub(super) fn chains(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut chains = Vec::new();
     for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION)
+        let entry = entry?;
+        let path = entry.path();
+        // Not through links: those are refused when they are opened.
+        let kind = entry.file_type()?;
+        if (kind.is_file() || kind.is_symlink())
+            && path.extension().is_some_and(|extension| extension == EXTENSION)
             && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
         {
             chains.push((name.to_owned(), path));

@@ -105,6 +105,25 @@ fn the_files_belong_to_their_owner_alone() {
 }
 
 #[test]
+fn a_pipe_or_a_folder_that_is_called_like_a_chain_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fs::create_dir(dir.path().join("folder.jsonl")).unwrap();
+    let (ended, checked) = std::sync::mpsc::channel();
+    std::thread::spawn({
+        let dir = dir.path().to_owned();
+        move || {
+            open(&dir, &clock()).append(&event("written")).unwrap();
+            let read = read(&dir, &key(), &Filter::default()).unwrap();
+            let newest = newest(&dir, &key(), &Filter::default(), None).unwrap().count();
+            ended.send((verify(&dir, &key()).unwrap().entries, read.len(), newest))
+        }
+    });
+    assert_eq!(checked.recv_timeout(Duration::from_secs(10)).expect("it waits for the pipe"), (2, 2, 2));
+}
+
+#[test]
 fn two_processes_write_two_chains_and_later_ones_go_on_with_the_older() {
     let dir = tempfile::tempdir().unwrap();
     let clock = clock();
