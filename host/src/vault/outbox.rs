@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::connection::{Connection, later};
-use super::datastore::DocumentRow;
+use super::datastore::{Apart, DocumentRow};
 use super::document::{Document, Lookup};
 use super::error::VaultError;
 use super::vault::Vault;
@@ -164,14 +164,14 @@ impl Vault {
         let told = self.telling.lock().await;
         log.check_telling()?;
         let (mut changes, mut rows, mut failed) = (Vec::new(), Vec::new(), None);
-        for (number, row) in self.store.documents_apart(KIND)? {
+        for Apart { number, record, read: row } in self.store.documents_apart(KIND)? {
             let owner = row.as_ref().ok().map(|row| row.owner.clone());
             let read = match row.map(|row| self.read_change(row)) {
                 Ok(reading) => reading.await,
                 Err(error) => Err(error),
             };
             let read = match read {
-                Err(error) if is_for_good(&error) => self.set_aside(number, owner.as_ref(), &error).await,
+                Err(error) if is_for_good(&error) => self.set_aside(number, record, owner.as_ref(), &error).await,
                 read => read,
             };
             match read {
@@ -236,6 +236,7 @@ impl Vault {
     async fn set_aside(
         &self,
         number: i64,
+        record: Vec<u8>,
         owner: Option<&Owner>,
         error: &VaultError,
     ) -> Result<Option<(Change, Lookup)>, VaultError> {
@@ -254,8 +255,8 @@ impl Vault {
             until: 0,
         };
         let row = self.new_row(&Owner::Agent, stored).await?;
-        if !self.store.set_document_aside(number, KIND, UNREADABLE, row.clone()).await? {
-            // Another process was faster.
+        if !self.store.set_document_aside(number, record, KIND, UNREADABLE, row.clone()).await? {
+            // Another process was faster, or the row is another by now.
             return Ok(None);
         }
         self.read_change(row).await
@@ -268,8 +269,8 @@ impl Vault {
         owner: &Owner,
     ) -> Result<Vec<(Generation, DocumentRow)>, VaultError> {
         let mut kept = Vec::new();
-        for (number, row) in self.store.documents_apart(KIND)? {
-            let Some(row) = row.ok().filter(|row| row.owner == *owner) else { continue };
+        for Apart { number, record, read } in self.store.documents_apart(KIND)? {
+            let Some(row) = read.ok().filter(|row| row.owner == *owner) else { continue };
             let revision = row.revision;
             match self.open_document(row) {
                 Ok(Some(document)) => {
@@ -277,7 +278,7 @@ impl Vault {
                     kept.push((revision, self.document_row(&document, revision.next()).await?));
                 }
                 Ok(None) => {}
-                Err(error) if is_for_good(&error) => drop(self.set_aside(number, Some(owner), &error).await?),
+                Err(error) if is_for_good(&error) => drop(self.set_aside(number, record, Some(owner), &error).await?),
                 Err(error) => return Err(error),
             }
         }

@@ -9,8 +9,15 @@ use crate::clock::Timestamp;
 use crate::id::{Generation, Owner};
 use crate::vault::error::VaultError;
 
-/// A document, or what is wrong with its row.
-type Found = Result<DocumentRow, VaultError>;
+/// A document by itself.
+pub(crate) struct Apart {
+    /// The number of its row.
+    pub(crate) number: i64,
+    /// What the row holds, as it was found.
+    pub(crate) record: Vec<u8>,
+    /// The document, or what is wrong with its row.
+    pub(crate) read: Result<DocumentRow, VaultError>,
+}
 
 const COLUMNS: &str = "lookup, owner, expires_at, revision, record";
 
@@ -78,25 +85,23 @@ impl Sqlite {
     }
 
     /// Each document of a kind by itself, in the order in which they were stored, so that one that was edited or damaged keeps
-    /// no other from being read; and the number of its row.
-    pub(crate) fn documents_apart(&self, kind: &'static str) -> Result<Vec<(i64, Found)>, VaultError> {
-        type Apart = (i64, Vec<u8>, String, Option<i64>, u64, Vec<u8>);
-        let found: Vec<Apart> = self.read("read the documents", |sql| {
-            let text = format!("SELECT rowid, {COLUMNS} FROM documents WHERE vault = ?1 AND kind = ?2 ORDER BY rowid");
+    /// no other from being read.
+    pub(crate) fn documents_apart(&self, kind: &'static str) -> Result<Vec<Apart>, VaultError> {
+        let found: Vec<(i64, Vec<u8>, Result<Columns, &'static str>)> = self.read("read the documents", |sql| {
+            let text = format!("SELECT {COLUMNS}, rowid FROM documents WHERE vault = ?1 AND kind = ?2 ORDER BY rowid");
             statement(sql, &text)?
                 .query_map(params![self.vault, kind], |row| {
-                    let revision: i64 = row.get(4)?;
-                    let revision = revision.cast_unsigned();
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, revision, row.get(5)?))
+                    let columns = match columns(row) {
+                        Ok(columns) => Ok(columns),
+                        Err(error) => Err(bad_column(&error).ok_or(error)?),
+                    };
+                    Ok((row.get(5)?, row.get(4)?, columns))
                 })?
                 .collect()
         })?;
-        let one = |(number, lookup, owner, expires_at, revision, record): Apart| {
-            let row = match <[u8; 32]>::try_from(lookup) {
-                Ok(lookup) => document_row(kind, (lookup, owner, expires_at, revision, record)),
-                Err(_) => Err(bad(kind, "lookup")),
-            };
-            (number, row)
+        let one = |(number, record, columns): (i64, Vec<u8>, Result<Columns, &'static str>)| {
+            let read = columns.map_err(|column| bad(kind, column)).and_then(|columns| document_row(kind, columns));
+            Apart { number, record, read }
         };
         Ok(found.into_iter().map(one).collect())
     }
@@ -109,10 +114,12 @@ impl Sqlite {
         })
     }
 
-    /// Puts the document in this row among those of another kind, and stores one in its place. Whether it was still there.
+    /// Puts the document in this row among those of another kind, and stores one in its place. Whether it was still there, with
+    /// this record: rows get new records, and numbers new rows.
     pub(crate) async fn set_document_aside(
         &self,
         number: i64,
+        record: Vec<u8>,
         kind: &'static str,
         aside: &'static str,
         instead: DocumentRow,
@@ -121,9 +128,9 @@ impl Sqlite {
         self.write("set a document aside", move |sql| {
             let changed = statement(
                 sql,
-                "UPDATE OR IGNORE documents SET kind = ?4 WHERE rowid = ?1 AND vault = ?2 AND kind = ?3",
+                "UPDATE OR IGNORE documents SET kind = ?4 WHERE rowid = ?1 AND vault = ?2 AND kind = ?3 AND record = ?5",
             )?
-            .execute(params![number, vault, kind, aside])?;
+            .execute(params![number, vault, kind, aside, record])?;
             if changed == 1 {
                 insert_document(sql, vault, &instead)?;
                 bump(sql, vault)?;
@@ -212,6 +219,17 @@ type Columns = ([u8; 32], String, Option<i64>, u64, Vec<u8>);
 
 fn columns(row: &Row<'_>) -> rusqlite::Result<Columns> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+}
+
+/// The column whose contents are the error, if they are.
+fn bad_column(error: &rusqlite::Error) -> Option<&'static str> {
+    match *error {
+        rusqlite::Error::FromSqlConversionFailure(column, ..)
+        | rusqlite::Error::IntegralValueOutOfRange(column, _)
+        | rusqlite::Error::Utf8Error(column, _)
+        | rusqlite::Error::InvalidColumnType(column, ..) => COLUMNS.split(", ").nth(column),
+        _ => None,
+    }
 }
 
 fn document_row(kind: &'static str, columns: Columns) -> Result<DocumentRow, VaultError> {

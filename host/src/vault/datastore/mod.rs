@@ -14,6 +14,7 @@ mod writer;
 use std::sync::Arc;
 
 pub(crate) use claims::Lessee;
+pub(crate) use documents::Apart;
 pub(crate) use sqlite::Sqlite as Datastore;
 pub(crate) use stamp::Stamp;
 

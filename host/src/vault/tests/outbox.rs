@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex};
 
 use super::*;
 use crate::audit::{AuditError, AuditLog, Entry, FileSink, Filter, Opening, Settings, Sink, read};
+use crate::vault::datastore::DocumentRow;
 
 /// A file that takes entries, until it is told to take no more.
 struct Valve {
@@ -137,7 +138,7 @@ async fn changes_that_can_t_be_read_are_set_aside_and_named_and_all_others_are_t
     let f = Fixture::new().await;
     let log = f.log();
     let sql = f.intruder();
-    for name in ["alice", "bob", "carol"] {
+    for name in ["alice", "bob", "carol", "eve", "frank"] {
         f.connect(name, "google").await;
     }
     let documents: Vec<i64> = {
@@ -147,6 +148,8 @@ async fn changes_that_can_t_be_read_are_set_aside_and_named_and_all_others_are_t
     sql.execute("UPDATE documents SET record = zeroblob(length(record)) WHERE rowid = ?1", [documents[0]]).unwrap();
     sql.execute("UPDATE documents SET owner = 'nobody at all' WHERE rowid = ?1", [documents[1]]).unwrap();
     sql.execute("UPDATE documents SET lookup = x'00' WHERE rowid = ?1", [documents[2]]).unwrap();
+    sql.execute("UPDATE documents SET owner = CAST(x'ff' AS TEXT) WHERE rowid = ?1", [documents[3]]).unwrap();
+    sql.execute("UPDATE documents SET revision = -1 WHERE rowid = ?1", [documents[4]]).unwrap();
     let no_change = Document {
         kind: crate::vault::outbox::KIND,
         lookup: [7; 32],
@@ -158,13 +161,13 @@ async fn changes_that_can_t_be_read_are_set_aside_and_named_and_all_others_are_t
     f.vault.put_document(&no_change).await.unwrap();
     f.connect("dave", "google").await;
     f.vault.tell(&log).await.unwrap();
-    let unreadable = ["change-unreadable"; 4];
+    let unreadable = ["change-unreadable"; 6];
     assert_eq!(f.told_kinds(), [&unreadable[..], &["connected"]].concat());
-    assert_eq!(f.vault.unreadable_changes().unwrap(), 4);
+    assert_eq!(f.vault.unreadable_changes().unwrap(), 6);
     f.vault.tell(&log).await.unwrap();
-    assert_eq!(f.told().len(), 5, "told again");
+    assert_eq!(f.told().len(), 7, "told again");
     let kept: i64 = sql.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
-    assert_eq!(kept, 4, "what can't be read is not thrown away");
+    assert_eq!(kept, 6, "what can't be read is not thrown away");
 }
 
 #[tokio::test]
@@ -193,6 +196,21 @@ async fn what_a_user_leaves_that_can_t_be_read_does_not_keep_the_user_from_being
     f.vault.shred(&"alice".parse().unwrap(), &f.identity).await.unwrap();
     f.vault.tell(&log).await.unwrap();
     assert_eq!(f.told_kinds(), ["change-unreadable"]);
+}
+
+#[tokio::test]
+async fn a_change_that_was_sealed_anew_after_it_was_read_is_not_set_aside() {
+    let f = Fixture::new().await;
+    let log = f.log();
+    f.connect("alice", "google").await;
+    // Read with the key of a user who is shredded right then, so that it can't be opened any more.
+    let read = f.vault.store.documents_apart(crate::vault::outbox::KIND).unwrap().remove(0);
+    f.vault.shred(&"alice".parse().unwrap(), &f.identity).await.unwrap();
+    let instead = DocumentRow { lookup: [7; 32], ..read.read.unwrap() };
+    let set_aside = f.vault.store.set_document_aside(read.number, read.record, instead.kind, "aside", instead);
+    assert!(!set_aside.await.unwrap());
+    f.vault.tell(&log).await.unwrap();
+    assert_eq!(f.told_kinds(), ["connected"]);
 }
 
 #[tokio::test]
