@@ -148,6 +148,11 @@ impl Aside {
         since.is_some_and(|since| self.clock.monotonic().saturating_sub(since) >= PATIENCE)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_free(&self) -> bool {
+        self.shared.since().is_none()
+    }
+
     /// Takes the thread, where it is free.
     fn turn(&self, since: &mut Option<Duration>) -> Turn {
         let now = self.clock.monotonic();

@@ -336,7 +336,8 @@ impl AuditLog {
     /// away, which goes on after two seconds on any disk.
     pub async fn append_aside(&self, event: Event) -> Result<Position, AuditError> {
         let shared = Arc::clone(&self.shared);
-        let appended = self.telling.run(move || shared.append(&event)).await.flatten();
+        // Not on the thread that tells: it may have long files to read first.
+        let appended = self.writing.run(move || shared.append(&event)).await.flatten();
         self.noted(appended.map(|(position, _)| position))
     }
 

@@ -411,6 +411,27 @@ async fn a_release_ends_in_two_seconds_where_the_log_itself_hangs_and_those_afte
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_taken_away_is_written_while_changes_are_looked_for() {
+    let clock = clock();
+    let (_, log) = told(&clock);
+    let (read_on, reading) = std::sync::mpsc::channel::<()>();
+    let looking = tokio::spawn({
+        let log = Arc::clone(&log);
+        // Ends when the sender is dropped, also where the test ends early.
+        async move { log.telling.run(move || reading.recv().is_err()).await }
+    });
+    while log.telling.is_free() {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(2));
+    assert!(matches!(log.check_telling(), Err(AuditError::Hanging)));
+    assert_eq!(not_held_up(log.append_aside(event("taken away"))).await.unwrap().seq, 1);
+    drop(read_on);
+    // It has waited for too long itself, or heard the end first.
+    assert!(matches!(looking.await.unwrap(), Ok(true) | Err(AuditError::Hanging)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_hangs_as_it_is_opened_is_an_error_in_time() {
     let (clock, sink) = (clock(), Arc::new(Told::default()));
     let hangs = hang(&sink);
