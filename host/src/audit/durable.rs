@@ -22,6 +22,8 @@ pub(super) struct Durable {
     risen: Notify,
     /// Since when lines are being made durable: microseconds of the clock plus one, zero for not now.
     syncing: AtomicU64,
+    /// The last of these that took too long.
+    hung: AtomicU64,
     failed: AtomicBool,
     /// Why what was written isn't where it belongs. The flag tells whether there is something.
     astray: Mutex<Option<String>>,
@@ -59,16 +61,23 @@ impl Shared {
         u64::try_from(self.clock.monotonic().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Whether what began at this moment goes on for too long.
-    fn takes_too_long(&self, since: &AtomicU64) -> bool {
+    /// Whether lines have been being made durable for too long.
+    fn syncs_for_too_long(&self) -> bool {
+        let durable = &self.durable;
+        let since = durable.syncing.load(Ordering::Acquire);
         for _ in 0..3 {
-            let since = since.load(Ordering::Acquire);
-            if since == 0 || self.micros().saturating_sub(since) < u64::try_from(PATIENCE.as_micros()).unwrap_or(0) {
+            let is_over = self.micros().saturating_sub(since) >= u64::try_from(PATIENCE.as_micros()).unwrap_or(0);
+            if since == 0 || !is_over || since != durable.syncing.load(Ordering::Acquire) {
                 return false;
+            }
+            // Whoever comes while it is known waits for nothing.
+            if since == durable.hung.load(Ordering::Acquire) {
+                return true;
             }
             // A clock that jumps must not make a healthy disk look like a hanging one: some real time passes too.
             std::thread::sleep(GLANCE);
         }
+        durable.hung.store(since, Ordering::Release);
         true
     }
 
@@ -76,7 +85,7 @@ impl Shared {
         if self.durable.failed.load(Ordering::Acquire) {
             return Err(AuditError::NotDurable);
         }
-        if self.takes_too_long(&self.durable.syncing) { Err(AuditError::Hanging) } else { Ok(()) }
+        if self.syncs_for_too_long() { Err(AuditError::Hanging) } else { Ok(()) }
     }
 
     /// Whether the log's file was found where it belongs, the last time it was looked for.

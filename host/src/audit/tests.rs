@@ -450,6 +450,58 @@ async fn a_log_that_hangs_as_it_is_opened_is_an_error_in_time() {
     drop(hangs);
 }
 
+/// A sink whose lines are made durable when its other end is dropped.
+struct Slow {
+    syncing: AtomicBool,
+    hangs: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+struct SlowHandle(Arc<Slow>);
+
+impl Sink for SlowHandle {
+    fn append(&self, _line: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.syncing.store(true, Ordering::SeqCst);
+        let _ = self.0.hangs.lock().unwrap().recv();
+        Ok(())
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_disk_that_is_known_to_hang_is_waited_for_by_nobody() {
+    let clock = clock();
+    let (end, hangs) = std::sync::mpsc::channel::<()>();
+    let slow = Arc::new(Slow { syncing: AtomicBool::new(false), hangs: Mutex::new(hangs) });
+    let (key, time) = (key(), Arc::clone(&clock) as Arc<dyn Clock>);
+    let opening = Opening { key: &key, agent: None, epoch: None, settings: &Settings::default() };
+    let log = AuditLog::with_sink("slow", Box::new(SlowHandle(Arc::clone(&slow))), &opening, time).unwrap();
+    // Dropped before the log is, which waits for the disk.
+    let goes_on = end;
+    while !slow.syncing.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    clock.advance(Duration::from_secs(2));
+    let real = crate::clock::SystemClock::new();
+    let begun = real.monotonic();
+    for _ in 0..200 {
+        assert!(matches!(log.append(&event("refused")), Err(AuditError::Hanging)));
+    }
+    // Three looks at it, for each, would take twelve seconds.
+    let took = real.monotonic().saturating_sub(begun);
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    drop(goes_on);
+    while log.append(&event("again")).is_err() {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn lines_are_made_durable_without_being_asked_and_a_failure_of_that_stays() {
     let (sink, log) = told(&clock());
