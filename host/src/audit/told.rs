@@ -72,14 +72,18 @@ fn tell(shared: &Shared, dir: Option<&Path>, changes: &[Change], told: &Told) ->
         .map(|change| (change.id.to_string(), change.id))
         .collect();
     // A log in a sink of the embedding program can't be read.
+    let mut unread = Ok(());
     if let (Some(dir), Some(since)) = (dir, changes.iter().filter_map(|change| change.taken_over).min())
         && !taken_over.is_empty()
     {
-        let found = newest_since(dir, since).and_then(|mut entries| changes_among(&mut entries, taken_over));
-        told.add(found.map_err(|source| AuditError::Folder { path: dir.to_owned(), source })?);
+        match newest_since(dir, since).and_then(|mut entries| changes_among(&mut entries, taken_over)) {
+            Ok(found) => told.add(found),
+            Err(source) => unread = Err(AuditError::Folder { path: dir.to_owned(), source }),
+        }
     }
     for change in changes {
-        if told.has(change.id) {
+        // Where it can't be told whether another process has told them, those of others wait, and hold up none of our own.
+        if told.has(change.id) || unread.is_err() && change.taken_over.is_some() {
             continue;
         }
         if shared.clock.now() >= change.until {
@@ -88,7 +92,7 @@ fn tell(shared: &Shared, dir: Option<&Path>, changes: &[Change], told: &Told) ->
         shared.append(&change.event)?;
         told.add([change.id]);
     }
-    Ok(())
+    unread
 }
 
 /// Those of these changes that the entries tell of. They are read once, and no further than to the last of these.

@@ -134,6 +134,26 @@ async fn a_change_that_was_told_right_before_its_process_died_is_not_told_again(
 }
 
 #[tokio::test]
+async fn a_log_that_can_t_be_read_holds_up_what_another_process_left_and_nothing_else() {
+    let f = Fixture::new().await;
+    let log = f.log();
+    let other = f.open().await.unwrap();
+    f.connect("alice", "google").await;
+    f.clock.advance(Duration::from_mins(1));
+    let (tokens, new) = (f.tokens("b", None), new_connection("bob", "google"));
+    other.connect(new, tokens, true).await.unwrap();
+    // Files of the log are not read through links.
+    let link = f.folder.path().join("audit/zzz.jsonl");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    assert!(matches!(other.tell(&log).await, Err(Untold::Audit(AuditError::Folder { .. }))));
+    std::fs::remove_file(&link).unwrap();
+    assert_eq!(f.told().len(), 1, "its own change waits too");
+    other.tell(&log).await.unwrap();
+    let tags = ["bob", "alice"].map(|user| Some(crate::audit::user_tag(&f.vault.audit_key(), &user.parse().unwrap())));
+    assert_eq!(f.told().into_iter().map(|entry| entry.user).collect::<Vec<_>>(), tags);
+}
+
+#[tokio::test]
 async fn changes_that_can_t_be_read_are_set_aside_and_named_and_all_others_are_told() {
     let f = Fixture::new().await;
     let log = f.log();
