@@ -310,6 +310,36 @@ async fn the_log_is_looked_through_checked_and_taken_along_and_a_user_has_their_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_call_reads_a_part_of_the_log_and_says_so_where_that_is_not_enough() {
+    let stage = Stage::new().await;
+    let auditor = stage.signed_in(AUDITOR).await;
+    // A call of long ago, a second one, and more since then than is read for a page.
+    let call = |name: char| format!("inv_{}", name.to_string().repeat(32));
+    let entry = |seq: u8, kind: &str, name: char| {
+        let id = call(name);
+        format!("{{\"seq\":{seq},\"time\":\"2026-01-01T08:0{seq}:00Z\",\"kind\":\"{kind}\",\"invocation\":\"{id}\"}}\n")
+    };
+    let old = [entry(0, "released", 'a'), entry(1, "invoked", 'a'), entry(2, "released", 'b')].concat();
+    let since = format!("{}\n", "x".repeat(1 << 20)).repeat(33);
+    let last = entry(3, "released", 'b').replace("2026", "2050");
+    std::fs::write(stage.agent.host.home().audit().join("old.jsonl"), [old, since, last].concat()).unwrap();
+
+    let page = ask(&stage, &auditor, Method::GET, &format!("/audit/calls/{}", call('a')), "").await;
+    assert_eq!(page.status, StatusCode::NOT_FOUND, "{}", page.text());
+    assert!(page.text().contains("32 MiB of the log were looked through"), "{}", page.text());
+    // The list says where it stands.
+    let found = get(&stage, &auditor, "/audit?kind=invoked&until=2026-01-02").await;
+    let link = format!("/audit/calls/{}?at=2026-01-01T08:01:00Z", call('a'));
+    assert!(found.contains(&link), "{found}");
+    let page = get(&stage, &auditor, &link).await;
+    assert!(page.contains("released") && !page.contains("Not all may be here"), "{page}");
+    // One that goes on from there to now.
+    let page = get(&stage, &auditor, &format!("/audit/calls/{}", call('b'))).await;
+    assert!(page.contains("after 32 MiB of the log no more was read"), "{page}");
+    assert!(page.contains("entry 3 of old") && !page.contains("entry 2 of old"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_was_cut_is_told_of_with_the_first_bad_entry() {
     let stage = Stage::new().await;
     stage.agent.connect("alice", "google", &[SEND]).await;

@@ -33,6 +33,7 @@
 //! Users are written as keyed tags: the log alone doesn't tell who they are.
 
 mod aside;
+mod call;
 mod chain;
 mod checkpoint;
 mod durable;
@@ -51,6 +52,7 @@ mod tree;
 mod verify;
 mod witness;
 
+pub use call::{MOST_FOR_A_CALL, OfCall, of_call};
 pub use checkpoint::{BadCheckpoint, Checkpoint};
 pub use event::{Decision, Event, EventKind};
 pub use log::{AuditError, AuditLog, Opening, Position};

@@ -67,6 +67,13 @@ pub(super) fn newest_since(dir: &Path, since: Timestamp) -> io::Result<Newest> {
     begin(dir, Wanted::any(), (Some(since), None), None)
 }
 
+/// All entries before this time, or all, the newest first.
+pub(super) fn newest_before(dir: &Path, until: Option<Timestamp>) -> io::Result<Newest> {
+    // No entry stands at it: a chain has a name.
+    let before = until.map(|time| Mark { time, chain: String::new(), seq: 0 });
+    begin(dir, Wanted::any(), (None, None), before.as_ref())
+}
+
 fn begin(
     dir: &Path,
     wanted: Wanted,

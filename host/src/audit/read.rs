@@ -162,7 +162,7 @@ impl Entry {
     }
 
     /// The latest time that its chain has up to here. It never falls from an entry to the next.
-    pub(super) fn latest(&self) -> Timestamp {
+    pub fn latest(&self) -> Timestamp {
         latest(self.time, self.after)
     }
 

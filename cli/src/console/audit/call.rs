@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use askama::Template;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use clawcoil::audit::{self, Entry, Filter};
+use clawcoil::audit::{self, Entry, MOST_FOR_A_CALL, OfCall};
+use clawcoil::clock::Timestamp;
 use clawcoil::id::{InvocationId, UserId};
+use serde::Deserialize;
 
 use super::{Row, reading, unreadable};
 use crate::console::browser::Visitor;
@@ -85,6 +87,16 @@ struct Call {
     rows: Vec<Row>,
     /// Whose page it is: one of the staff's has links to what is about everybody.
     is_staff: bool,
+    /// The log was not read as far as the call may go.
+    is_cut: bool,
+    most: String,
+}
+
+/// From where in the log a call is looked for: the time of one of its entries. Without it, from its end.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(in super::super) struct Near {
+    at: String,
 }
 
 /// A call, for the staff.
@@ -92,8 +104,9 @@ pub(in super::super) async fn show(
     State(app): State<Shared>,
     visitor: Visitor,
     Path(id): Path<String>,
+    Query(near): Query<Near>,
 ) -> Result<Response, Trouble> {
-    found(&app, &visitor, &id, None).await
+    found(&app, &visitor, &id, None, &near).await
 }
 
 /// A call, for the user for whom it was made.
@@ -101,19 +114,21 @@ pub(in super::super) async fn own(
     State(app): State<Shared>,
     visitor: Visitor,
     Path(id): Path<String>,
+    Query(near): Query<Near>,
 ) -> Result<Response, Trouble> {
     let user = visitor.role.user().cloned().ok_or_else(none)?;
-    found(&app, &visitor, &id, Some(user)).await
+    found(&app, &visitor, &id, Some(user), &near).await
 }
 
-async fn found(app: &App, visitor: &Visitor, id: &str, user: Option<UserId>) -> Result<Response, Trouble> {
+async fn found(app: &App, visitor: &Visitor, id: &str, user: Option<UserId>, near: &Near) -> Result<Response, Trouble> {
     let id: InvocationId = id.parse().map_err(|_| none())?;
     let is_staff = user.is_none();
-    let filter = Filter { invocation: Some(id), user, ..Filter::default() };
-    let entries = reading(app, move |folder, key| audit::read(folder, key, &filter)).await?;
-    let entries = entries.map_err(|error| unreadable(&error))?;
+    // What is no time doesn't restrict.
+    let at: Option<Timestamp> = near.at.parse().ok();
+    let read = reading(app, move |folder, key| audit::of_call(folder, key, id, user.as_ref(), at)).await?;
+    let OfCall { entries, is_cut, .. } = read.map_err(|error| unreadable(&error))?;
     if entries.is_empty() {
-        return Err(none().into());
+        return Err(if is_cut { none_in_reach(is_staff) } else { none() }.into());
     }
     let receipt = Receipt::of(id, &entries);
     let title = match (&receipt.skill, &receipt.tool) {
@@ -122,10 +137,26 @@ async fn found(app: &App, visitor: &Visitor, id: &str, user: Option<UserId>) -> 
     };
     let place = if is_staff { Place::Audit } else { Place::Calls };
     let rows = entries.into_iter().map(Row::from).collect();
-    let call = Call { page: Page::of(title, visitor, place), receipt, rows, is_staff };
+    let call = Call { page: Page::of(title, visitor, place), receipt, rows, is_staff, is_cut, most: most() };
     Ok(page::render(StatusCode::OK, &call))
 }
 
 fn none() -> Problem {
     Problem::new(Kind::NotFound, "The log tells of no such call.")
+}
+
+/// Of a log that was not read to its beginning.
+fn none_in_reach(is_staff: bool) -> Problem {
+    let (most, list) = (most(), if is_staff { "the list of the audit log" } else { "the list of your calls" });
+    Problem::new(
+        Kind::NotFound,
+        format!(
+            "{most} of the log were looked through, and none of it tells of such a call. If it was long ago, open it from {list}."
+        ),
+    )
+}
+
+/// As much of the log as is read for a call, in words.
+fn most() -> String {
+    format!("{} MiB", MOST_FOR_A_CALL >> 20)
 }

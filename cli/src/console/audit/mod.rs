@@ -9,6 +9,7 @@ mod verify;
 use std::sync::Arc;
 
 use clawcoil::audit::{self, Entry};
+use clawcoil::clock::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::moment::{Moment, took};
@@ -72,6 +73,8 @@ struct Row {
     detail: Option<String>,
     took: Option<String>,
     explanation: Option<String>,
+    /// From where its call is looked for.
+    near: Timestamp,
     /// Where it stands.
     chain: String,
     seq: u64,
@@ -87,6 +90,7 @@ impl From<Entry> for Row {
         let request = [entry.method.as_deref(), entry.origin.as_deref()];
         let request: Vec<&str> = request.into_iter().flatten().collect();
         Self {
+            near: entry.latest(),
             time: Moment::at(entry.time),
             tone: match (entry.kind.as_str(), entry.decision.as_deref()) {
                 (_, Some("denied")) => "warn",
