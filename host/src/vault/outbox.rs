@@ -19,7 +19,7 @@ use super::error::VaultError;
 use super::vault::Vault;
 use crate::audit::{AuditError, AuditLog, Change, Decision, Event, EventKind};
 use crate::clock::{Timestamp, random};
-use crate::id::{ChangeId, Generation, Owner, Scope};
+use crate::id::{ChangeId, ConnectionId, Generation, Owner, Scope};
 
 pub(super) const KIND: &str = "audit-outbox";
 /// What rows become that can't be read.
@@ -121,20 +121,36 @@ impl Vault {
         connection: &Connection,
         detail: Option<&str>,
     ) -> Result<DocumentRow, VaultError> {
-        let stored = Stored {
-            kind: kind.as_str().to_owned(),
-            decision: decision.as_str().to_owned(),
-            user: connection.owner.user().map(ToString::to_string),
+        let stored = self.stored_of(kind, decision, connection, detail);
+        self.new_row(owner, stored).await
+    }
+
+    fn stored_of(&self, kind: EventKind, decision: Decision, connection: &Connection, detail: Option<&str>) -> Stored {
+        Stored {
             provider: Some(connection.provider.to_string()),
             connection: Some(connection.id.to_string()),
             scopes: connection.scopes.iter().map(ToString::to_string).collect(),
             generation: Some(connection.generation.0),
             detail: detail.map(str::to_owned),
+            ..self.stored(kind, decision, Some(&connection.owner))
+        }
+    }
+
+    /// One that happens now, with nothing else known of it.
+    fn stored(&self, kind: EventKind, decision: Decision, owner: Option<&Owner>) -> Stored {
+        Stored {
+            kind: kind.as_str().to_owned(),
+            decision: decision.as_str().to_owned(),
+            user: owner.and_then(Owner::user).map(ToString::to_string),
+            provider: None,
+            connection: None,
+            scopes: Vec::new(),
+            generation: None,
+            detail: None,
             at: self.clock.now().as_millisecond(),
             holder: String::new(),
             until: 0,
-        };
-        self.new_row(owner, stored).await
+        }
     }
 
     async fn new_row(&self, owner: &Owner, mut stored: Stored) -> Result<DocumentRow, VaultError> {
@@ -241,18 +257,10 @@ impl Vault {
         error: &VaultError,
     ) -> Result<Option<(Change, Lookup)>, VaultError> {
         tracing::error!(%error, "a change can't be told: it can't be read, and is set aside");
+        let detail = "a change of tokens was to be told here, and its row in the vault can't be read";
         let stored = Stored {
-            kind: EventKind::ChangeUnreadable.as_str().to_owned(),
-            decision: Decision::Failed.as_str().to_owned(),
-            user: owner.and_then(Owner::user).map(ToString::to_string),
-            provider: None,
-            connection: None,
-            scopes: Vec::new(),
-            generation: None,
-            detail: Some("a change of tokens was to be told here, and its row in the vault can't be read".to_owned()),
-            at: self.clock.now().as_millisecond(),
-            holder: String::new(),
-            until: 0,
+            detail: Some(detail.to_owned()),
+            ..self.stored(EventKind::ChangeUnreadable, Decision::Failed, owner)
         };
         let row = self.new_row(&Owner::Agent, stored).await?;
         if !self.store.set_document_aside(number, record, KIND, UNREADABLE, row.clone()).await? {
@@ -260,6 +268,30 @@ impl Vault {
             return Ok(None);
         }
         self.read_change(row).await
+    }
+
+    /// The rows of the ends of all connections of an owner whose key is about to go, sealed for the agent.
+    pub(super) async fn ends_for_the_agent(
+        &self,
+        owner: &Owner,
+    ) -> Result<Vec<(ConnectionId, DocumentRow)>, VaultError> {
+        let (kind, decision) = (EventKind::Disconnected, Decision::Allowed);
+        let why = "all that the vault had of the user was removed; its tokens were not ended at the provider";
+        let mut ends = Vec::new();
+        for id in self.store.connection_ids(owner)? {
+            let stored = match self.store.connection(id) {
+                Ok(Some(row)) => self.stored_of(kind, decision, &row.connection, Some(why)),
+                Ok(None) => continue,
+                Err(error) if is_for_good(&error) => Stored {
+                    connection: Some(id.to_string()),
+                    detail: Some(why.to_owned()),
+                    ..self.stored(kind, decision, Some(owner))
+                },
+                Err(error) => return Err(error),
+            };
+            ends.push((id, self.new_row(&Owner::Agent, stored).await?));
+        }
+        Ok(ends)
     }
 
     /// The rows of an owner whose key is about to go, sealed for the agent: what happened is told all the same. With each comes

@@ -193,11 +193,13 @@ impl Vault {
     /// the recovery copy. Not reached: a backup of the database from before, opened with the agent's identity. Other
     /// processes that have the vault open must open it again.
     ///
-    /// What the audit log has yet to be told of the user stays until it is, sealed for the agent.
+    /// What the audit log has yet to be told of the user stays until it is, sealed for the agent; so does the end of each of the
+    /// user's connections. Their tokens are not ended at the providers: who wants that disconnects them first.
     pub async fn shred(&self, user: &UserId, seal: &dyn Seal) -> Result<(), VaultError> {
         let owner = Owner::User(user.clone());
         // Before the keys are read: the agent's may be made for this.
         let untold = self.changes_for_the_agent(&owner).await?;
+        let ends = self.ends_for_the_agent(&owner).await?;
         let (rows, seals, recipient) = self.store.under_root()?;
         if seals > 1 {
             return Err(VaultError::OtherSeals(seals - 1));
@@ -220,7 +222,7 @@ impl Vault {
             .filter(|row| row.namespace != Namespace::of(&owner))
             .map(|row| old.rewrap(self.id, row, &new, &*self.clock))
             .collect::<Result<Vec<_>, _>>()?;
-        self.store.shred(&owner, row, keys, outbox::KIND, untold).await?;
+        self.store.shred(&owner, row, keys, outbox::KIND, untold, ends).await?;
         self.keys.replace_root(new);
         self.keys.forget(&owner);
         Ok(())

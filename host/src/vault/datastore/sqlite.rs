@@ -198,7 +198,8 @@ impl Sqlite {
 
     /// Puts a new root key in the place of the one before, in one transaction with all that is sealed with it, and removes
     /// all that the owner has. Refused when a key was added meanwhile or the root is another by now. The documents that are given
-    /// take the places of those of the owner with these revisions; refused when one of that kind is left then.
+    /// take the places of those of the owner with these revisions; refused when one of that kind is left then. With each of the
+    /// owner's connections goes what is to be told of its end; refused when one has none.
     pub(crate) async fn shred(
         &self,
         owner: &Owner,
@@ -206,6 +207,7 @@ impl Sqlite {
         keys: Vec<KeyRow>,
         kind: &'static str,
         kept: Vec<(Generation, DocumentRow)>,
+        ends: Vec<(ConnectionId, DocumentRow)>,
     ) -> Result<(), VaultError> {
         let (vault, path, namespace, user) = (self.vault, self.path.clone(), Namespace::of(owner), owner.clone());
         let owner = owner_text(owner);
@@ -214,6 +216,13 @@ impl Sqlite {
                 let fail = |source| failed(&path, "shred a user", source);
                 if !keep_documents(sql, vault, &owner, kind, &kept).map_err(fail)? {
                     return Err(VaultError::ChangedMeanwhile { owner: user.clone() });
+                }
+                let ids = connection_ids(sql, vault, &owner).map_err(fail)?;
+                if ids.iter().any(|id| ends.iter().all(|(ended, _)| ended != id)) {
+                    return Err(VaultError::ChangedMeanwhile { owner: user.clone() });
+                }
+                for (_, end) in ends.iter().filter(|(ended, _)| ids.contains(ended)) {
+                    insert_document(sql, vault, end).map_err(fail)?;
                 }
                 for table in ["connections", "pending", "documents"] {
                     sql.execute(&format!("DELETE FROM {table} WHERE vault = ?1 AND owner = ?2"), params![vault, owner])
@@ -320,6 +329,11 @@ impl Sqlite {
                 .connections_where("AND owner = ?2 ORDER BY provider, account", params![self.vault, owner_text(owner)]),
             None => self.connections_where("ORDER BY owner, provider, account", params![self.vault]),
         }
+    }
+
+    /// The names of an owner's connections: one whose row was edited or damaged has a name like the others.
+    pub(crate) fn connection_ids(&self, owner: &Owner) -> Result<Vec<ConnectionId>, VaultError> {
+        self.read("read the connections", |sql| connection_ids(sql, self.vault, &owner_text(owner)))
     }
 
     fn connections_where(&self, clause: &str, params: impl Params) -> Result<Vec<ConnectionRow>, VaultError> {
@@ -608,6 +622,15 @@ fn connections_where(
         found.push(connection_row(row)?);
     }
     Ok(found)
+}
+
+fn connection_ids(sql: &Sql, vault: i64, owner: &str) -> rusqlite::Result<Vec<ConnectionId>> {
+    let text = "SELECT id FROM connections WHERE vault = ?1 AND owner = ?2 ORDER BY provider, account";
+    let ids = statement(sql, text)?
+        .query_map(params![vault, owner], |row| row.get::<_, Vec<u8>>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    // What is no name can't be told of.
+    Ok(ids.into_iter().filter_map(|id| id.try_into().ok()).map(ConnectionId::from_bytes).collect())
 }
 
 fn agents_of(sql: &Sql, vault: i64) -> rusqlite::Result<Vec<AgentId>> {

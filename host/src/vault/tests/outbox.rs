@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex};
 
 use super::*;
 use crate::audit::{AuditError, AuditLog, Entry, FileSink, Filter, Opening, Settings, Sink, read};
-use crate::vault::datastore::DocumentRow;
+use crate::vault::datastore::{DocumentRow, VaultRow};
 
 /// A file that takes entries, until it is told to take no more.
 struct Valve {
@@ -199,12 +199,61 @@ async fn what_is_untold_of_a_user_who_is_shredded_is_told_all_the_same() {
     f.connect("alice", "github").await;
     f.vault.shred(&"alice".parse().unwrap(), &f.identity).await.unwrap();
     f.vault.tell(&log).await.unwrap();
-    assert_eq!(f.told_kinds(), ["connected", "disconnected", "connected"]);
+    assert_eq!(f.told_kinds(), ["connected", "disconnected", "connected", "disconnected"]);
     let tag = crate::audit::user_tag(&f.vault.audit_key(), &"alice".parse().unwrap());
     assert!(f.told().iter().all(|entry| entry.user.as_ref() == Some(&tag)));
     // Nothing of the user is left then.
     let left: i64 = f.intruder().query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn the_end_of_each_connection_of_a_user_who_is_shredded_is_told_once() {
+    let f = Fixture::new().await;
+    let log = f.log();
+    let (mail, code) = (f.connect("alice", "google").await, f.connect("alice", "github").await);
+    f.connect("bob", "google").await;
+    f.vault.tell(&log).await.unwrap();
+    // One whose row says nothing but its name.
+    let damaged = "UPDATE connections SET state = 'nonsense' WHERE id = ?1";
+    assert_eq!(f.intruder().execute(damaged, [code.id.as_bytes()]).unwrap(), 1);
+    f.vault.shred(&"alice".parse().unwrap(), &f.identity).await.unwrap();
+    for _ in 0..2 {
+        f.vault.tell(&log).await.unwrap();
+    }
+    let tag = crate::audit::user_tag(&f.vault.audit_key(), &"alice".parse().unwrap());
+    let told = f.told();
+    let ends: Vec<_> = told
+        .iter()
+        .filter(|entry| entry.kind == "disconnected")
+        .map(|entry| (entry.connection.clone().unwrap(), entry.provider.as_deref(), entry.user.as_ref()))
+        .collect();
+    assert_eq!(told.len(), 3 + 2);
+    assert_eq!(ends, [(code.id.to_string(), None, Some(&tag)), (mail.id.to_string(), Some("google"), Some(&tag))]);
+    assert!(told[4].detail.as_deref().unwrap().contains("not ended at the provider"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_user_who_gets_a_connection_while_being_shredded_is_not_shredded_without_an_entry() {
+    let f = Fixture::new().await;
+    f.connect("alice", "google").await;
+    let owner = user("alice");
+    let ends = f.vault.ends_for_the_agent(&owner).await.unwrap();
+    assert_eq!(ends.len(), 1);
+    f.connect("alice", "github").await;
+    f.intruder().execute("DELETE FROM documents", []).unwrap();
+    let new = VaultRow {
+        id: f.vault.id(),
+        root_version: 2,
+        check: Vec::new(),
+        recovery: None,
+        agent: f.vault.agent(),
+        wrapped: Vec::new(),
+        created_at: f.clock.now(),
+    };
+    let refused = f.vault.store.shred(&owner, new, Vec::new(), crate::vault::outbox::KIND, Vec::new(), ends).await;
+    assert!(matches!(refused, Err(VaultError::ChangedMeanwhile { .. })), "{refused:?}");
+    assert_eq!(f.vault.store.connections(Some(&owner)).unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -215,7 +264,7 @@ async fn what_a_user_leaves_that_can_t_be_read_does_not_keep_the_user_from_being
     f.intruder().execute("UPDATE documents SET record = zeroblob(length(record))", []).unwrap();
     f.vault.shred(&"alice".parse().unwrap(), &f.identity).await.unwrap();
     f.vault.tell(&log).await.unwrap();
-    assert_eq!(f.told_kinds(), ["change-unreadable"]);
+    assert_eq!(f.told_kinds(), ["change-unreadable", "disconnected"]);
 }
 
 #[tokio::test]
@@ -230,7 +279,7 @@ async fn a_change_that_was_sealed_anew_after_it_was_read_is_not_set_aside() {
     let set_aside = f.vault.store.set_document_aside(read.number, read.record, instead.kind, "aside", instead);
     assert!(!set_aside.await.unwrap());
     f.vault.tell(&log).await.unwrap();
-    assert_eq!(f.told_kinds(), ["connected"]);
+    assert_eq!(f.told_kinds(), ["connected", "disconnected"]);
 }
 
 #[tokio::test]
