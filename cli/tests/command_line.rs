@@ -666,6 +666,33 @@ fn a_component_that_got_damaged_is_found_by_the_doctor() {
 }
 
 #[test]
+fn a_change_of_tokens_that_could_not_be_told_is_an_error_of_the_log_to_the_doctor() {
+    let agent = Agent::new();
+    agent.succeeds(&["doctor"]);
+    // Rows that can't be opened with any key of the vault: as if somebody had written to the database.
+    let sql = rusqlite::Connection::open(agent.folder().join("vault.db")).unwrap();
+    for lookup in [[1_u8; 32], [2; 32]] {
+        sql.execute(
+            "INSERT INTO documents (vault, kind, lookup, owner, revision, record)
+             SELECT vault, 'audit-outbox', ?1, 'agent', 1, zeroblob(200) FROM vaults",
+            [lookup],
+        )
+        .unwrap();
+    }
+    // Whoever has something to tell sets aside what can't be told.
+    let sandbox = Sandbox::start(&agent);
+    agent.succeeds(&["provider", "add", "google", "--sandbox", &sandbox.origin]);
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
+    agent.connect();
+    let findings = agent.json(&["doctor"], 1);
+    let bad: Vec<_> = findings["findings"].as_array().unwrap().iter().filter(|one| one["health"] == "bad").collect();
+    assert_eq!(bad.len(), 1, "{findings}");
+    assert_eq!(bad[0]["about"], "audit");
+    assert!(bad[0]["text"].as_str().unwrap().starts_with("2 changes of tokens are missing"), "{findings}");
+}
+
+#[test]
 fn what_is_removed_leaves_warnings_and_no_errors() {
     let agent = Agent::new();
     let author = tempfile::tempdir().unwrap();

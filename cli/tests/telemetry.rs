@@ -199,11 +199,15 @@ async fn a_collector_sees_each_call_within_the_trace_of_its_caller_and_no_secret
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_is_traced_by_itself_with_its_request_and_no_secret() {
+async fn a_refresh_is_traced_by_itself_and_linked_to_the_call_that_began_it_with_its_request_and_no_secret() {
     let answer = json!({ "access_token": "telemetry-canary-new-token", "token_type": "bearer", "expires_in": 3600 });
-    let upstream =
-        Upstream::start(move |seen| (200, if seen.path == "/token" { answer.to_string() } else { "{}".to_owned() }))
-            .await;
+    // The API takes the new token only.
+    let upstream = Upstream::start(move |seen| match seen.path.as_str() {
+        "/token" => (200, answer.to_string()),
+        _ if seen.headers["authorization"] == format!("Bearer {TOKEN}") => (401, "{}".to_owned()),
+        _ => (200, "{}".to_owned()),
+    })
+    .await;
     let origin = upstream.origin();
     let provider = format!(
         "[provider.github]\ntoken = \"{origin}/token\"\n[provider.github.override]\n\"https://api.github.com\" = \"{origin}\"\n"
@@ -220,12 +224,12 @@ async fn a_refresh_is_traced_by_itself_with_its_request_and_no_secret() {
         kind: Kind::AuthorizationCode,
         scopes: ["repo".parse().unwrap()].into(),
     };
-    // Its time is over before it is used: whoever is first, the call or the schedule, has it refreshed.
+    // Its time is not over: it is the call, and not the schedule, that has it refreshed.
     let tokens = TokenSet {
         access: AccessToken::new(TOKEN.to_owned()),
         refresh: Some(RefreshToken::new("telemetry-canary-refresh".to_owned())),
         token_type: "Bearer".to_owned(),
-        expires_in: Some(Duration::ZERO),
+        expires_in: Some(Duration::from_hours(1)),
         requested_at: SystemClock::new().now(),
         scopes: None,
         api_origin: None,
@@ -247,6 +251,10 @@ async fn a_refresh_is_traced_by_itself_with_its_request_and_no_secret() {
     let spans = spans(&bodies);
     let refresh = the_one(&spans, "the refresh", |span| span.name == "refresh");
     assert!(refresh.parent_span_id.is_empty());
+    let called = the_one(&spans, "the call", |span| span.name == "tools/call fetch");
+    let links: Vec<_> = refresh.links.iter().map(|link| (&link.trace_id, &link.span_id)).collect();
+    assert_eq!(links, [(&called.trace_id, &called.span_id)]);
+    assert_ne!(refresh.trace_id, called.trace_id);
     assert_eq!(attribute(refresh, "clawcoil.provider").as_deref(), Some("github"));
     let asked = the_one(&spans, "its request", |span| span.parent_span_id == refresh.span_id);
     assert_eq!((asked.name.as_str(), asked.kind()), ("POST", SpanKind::Client));
