@@ -129,6 +129,28 @@ fn no_file_has_over_700_lines_without_its_tests() {
 }
 
 #[test]
+fn every_link_of_the_docs_leads_to_a_file() {
+    let mut docs = Vec::new();
+    files(&root(), ".md", &mut docs);
+    let (mut links, mut dead) = (0, Vec::new());
+    for doc in docs {
+        let text = fs::read_to_string(&doc).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            links += 1;
+            if !doc.with_file_name(file).exists() {
+                dead.push(format!("{}: {link}", doc.display()));
+            }
+        }
+    }
+    assert!(links > 10, "links are looked for in the docs: {links}");
+    assert!(dead.is_empty(), "{}", dead.join("\n"));
+}
+
+#[test]
 fn every_invariant_names_tests_that_exist() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let rows: Vec<_> = text

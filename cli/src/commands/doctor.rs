@@ -320,3 +320,37 @@ async fn pages(home: &Home, findings: &mut Findings) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clawcoil::audit;
+    use clawcoil::diagnostic::Source;
+    use clawcoil::policy::{Cases, Manifest, Permissions};
+    use clawcoil::provider::Catalogue;
+
+    use crate::serve::Config;
+
+    #[test]
+    fn each_file_in_the_docs_is_one_that_is_read() {
+        let docs = include_str!("../../../docs/files.md");
+        let mut read = Vec::new();
+        for block in docs.split("```toml\n# ").skip(1) {
+            let text = block.split("\n```").next().unwrap_or_default();
+            let name = text.lines().next().unwrap_or_default();
+            let source = Source::new(name, format!("# {text}\n"));
+            let wrong = match name {
+                "permissions.toml" => Permissions::parse(&[source]).err(),
+                "skill.toml" => Manifest::parse(&source).err(),
+                "provider.toml" => Catalogue::with(&[source]).err(),
+                "permissions.test.toml" => Cases::parse(&source).err(),
+                "serve.toml" => Config::parse(&source).err(),
+                "audit.toml" => audit::Settings::parse(&source).err(),
+                other => panic!("nothing reads {other}"),
+            };
+            assert!(wrong.is_none(), "{}", wrong.map(|errors| errors.to_string()).unwrap_or_default());
+            read.push(name);
+        }
+        assert_eq!(read.len(), docs.matches("```toml").count());
+        assert_eq!(read.len(), 6, "{read:?}");
+    }
+}
