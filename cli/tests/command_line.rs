@@ -738,6 +738,18 @@ fn a_grant_that_could_give_nothing_is_refused() {
 }
 
 #[test]
+fn the_console_is_looked_for_where_the_server_listens() {
+    let agent = Agent::new();
+    std::fs::write(agent.folder().join("serve.toml"), "listen = \"127.0.0.1:1\"\n").unwrap();
+    let shown = agent.run(&["console", "--print"]);
+    assert!(text(&shown.stdout).contains("http://127.0.0.1:1/sign-in/link/"), "{}", text(&shown.stdout));
+    assert!(text(&shown.stderr).contains("start `clawcoil serve`"), "{}", text(&shown.stderr));
+    // Whether somebody else's server is up can't be told from here.
+    let elsewhere = agent.run(&["console", "--print", "--url", "https://192.0.2.1"]);
+    assert!(!text(&elsewhere.stderr).contains("Nothing listens"), "{}", text(&elsewhere.stderr));
+}
+
+#[test]
 fn an_error_in_a_file_is_called_one_once() {
     let agent = Agent::new();
     std::fs::write(agent.folder().join("permissions.toml"), "[[grant]\n").unwrap();

@@ -1,6 +1,7 @@
 //! `clawcoil console`
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use clap::Args;
 use clawcoil::id::UserId;
@@ -8,15 +9,14 @@ use clawcoil::secret::ClientSecret;
 use serde_json::json;
 use url::Url;
 
-use super::agent;
+use super::{address, agent};
 use crate::console::{Link, Links, Role, keep_client_secret};
 use crate::exit::Failure;
 use crate::output::Output;
-use crate::serve::Config;
 use crate::settings::Settings;
 
-/// Where `clawcoil serve` is found if nobody says otherwise.
-const DEFAULT: &str = "http://127.0.0.1:8418";
+/// How long a server of this machine may take to answer that it is there.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Sign in at the console of the running `clawcoil serve`, by a link that is good once
 ///
@@ -47,8 +47,9 @@ pub(crate) struct Console {
     #[arg(long, value_name = "SESSION", requires = "user")]
     connect: Option<String>,
 
-    /// Where browsers reach `clawcoil serve`; default: `public_url` of serve.toml, or <http://127.0.0.1:8418>
-    #[arg(long, value_name = "URL")]
+    /// Where browsers reach `clawcoil serve`; default: `public_url` or `listen` of serve.toml, or
+    /// <http://127.0.0.1:8418>
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<Url>,
 
     /// Print the link, open no browser
@@ -71,9 +72,9 @@ impl Console {
             let told = "Stored. It is used from the next sign-in on.";
             return output.answer(json!({ "client_secret": "stored" }), || told.to_owned());
         }
-        let base = match self.url.clone().or(Config::of(&home)?.public_url) {
+        let base = match self.url.clone() {
             Some(url) => url,
-            None => DEFAULT.parse().map_err(|_| Failure::error("the address is no URL"))?,
+            None => super::serve::expected_origins(&home)?.url("/"),
         };
         if let Some(session) = self.connect.as_ref().filter(|session| !is_session(session)) {
             return Err(Failure::usage(format!(
@@ -90,12 +91,27 @@ impl Console {
         let (path, expires_at) = Links::in_vault(&vault, agent::clock()).make(&Link { role, next }).await?;
         let url =
             base.join(&path).map_err(|error| Failure::usage(format!("{base} is no address of a server: {error}")))?;
-        let opened = !self.print && settings.desktop && output.interactive() && open(&url);
+        let answers = !is_silent(&base).await;
+        if !answers {
+            output
+                .note(format!("Nothing listens at {base} yet: start `clawcoil serve`, or say with --url where it is."));
+        }
+        let opened = answers && !self.print && settings.desktop && output.interactive() && open(&url);
         output.answer(json!({ "url": url.as_str(), "expires_at": expires_at.to_string(), "as": who }), || {
             let doing = if opened { "Your browser opens. If it does not, go to" } else { "Go to" };
             format!("{doing}\n\n  {url}\n\nThe link signs in as {who}, once, within five minutes.")
         })
     }
+}
+
+/// Whether nobody listens there, as far as this machine can tell: what others serve is not asked.
+async fn is_silent(base: &Url) -> bool {
+    let addresses = base.socket_addrs(|| None).unwrap_or_default();
+    if addresses.is_empty() || !addresses.iter().all(|address| address.ip().is_loopback()) {
+        return false;
+    }
+    let connected = tokio::time::timeout(PATIENCE, tokio::net::TcpStream::connect(addresses.as_slice())).await;
+    matches!(connected, Ok(Err(_)))
 }
 
 /// What stands in links to connect sessions.

@@ -22,6 +22,7 @@ mod skill;
 mod token;
 
 use clap::{Parser, Subcommand};
+use url::Url;
 
 use crate::exit::Failure;
 use crate::output::Output;
@@ -112,6 +113,11 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+/// An address that is given as an argument.
+fn address(text: &str) -> Result<Url, String> {
+    text.parse().map_err(|_| "an address with its scheme, as https://skills.example.com".to_owned())
+}
+
 
     use super::*;
 

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::agent;
+use super::{address, agent};
 use crate::exit::Failure;
 use crate::logging;
 use crate::output::Output;
@@ -45,7 +45,7 @@ pub(crate) struct Serve {
     listen: Option<Place>,
 
     /// How browsers and programs reach it; default: where it listens
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = address)]
     public_url: Option<Url>,
 
     /// Log a line for each request: method, route, status, milliseconds, the program, the request's id

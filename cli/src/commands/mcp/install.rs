@@ -12,7 +12,7 @@ use url::Url;
 use super::CLIENT;
 use super::clients::{Agent, Reach, VARIABLE};
 use super::entry::{self, Edited};
-use crate::commands::agent;
+use crate::commands::{address, agent};
 use crate::exit::{Code, Failure};
 use crate::output::Output;
 use crate::settings::Settings;
@@ -41,7 +41,7 @@ pub(super) struct Install {
     client: Option<ClientName>,
 
     /// The address of a running server, instead of a program that the agent starts
-    #[arg(long, value_name = "URL", conflicts_with = "user")]
+    #[arg(long, value_name = "URL", value_parser = address, conflicts_with = "user")]
     url: Option<Url>,
 
     /// What the agent calls it
