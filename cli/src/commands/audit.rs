@@ -37,7 +37,7 @@ Examples:
   clawcoil audit tail
   clawcoil audit tail --user alice --skill gmail-send --lines 100
   clawcoil audit tail --kind released --since 2h
-  clawcoil audit tail --explanation why_0123456789abcdef0123456789abcdef     the decision behind a refusal")]
+  clawcoil audit tail --explanation why_0123456789abcdef0123456789abcdef    why it was refused")]
     Tail(Tail),
     /// Write entries to stdout as lines of JSON, oldest first
     ///

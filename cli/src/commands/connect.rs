@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use clawcoil::connect::{ConnectError, Connector, PATIENCE};
 use clawcoil::host::Host;
 use clawcoil::id::{AccountAlias, Owner, ProviderId, Scope, SkillName, UserId};
@@ -25,18 +25,19 @@ use crate::settings::Settings;
 ///
 /// The account can be used once its owner has seen which one was connected and has said yes.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("owner").args(["user", "agent"]).required(true))]
 #[command(after_help = "\
 Examples:
-  clawcoil connect google --user alice --skill gmail-send        what the skill declares, no more
-  clawcoil connect google --user alice --account work --scope https://www.googleapis.com/auth/gmail.send
-  clawcoil connect reports --agent                               the agent as itself, by client credentials
-  clawcoil connect weather --user alice < key                    an API key, from stdin or a prompt")]
+  clawcoil connect google --user alice --skill gmail-send    what the skill declares, no more
+  clawcoil connect github --user alice --account work --scope repo
+  clawcoil connect reports --agent                           the agent itself, by client credentials
+  clawcoil connect weather --user alice < key                an API key, from stdin or a prompt")]
 pub(crate) struct Connect {
     /// The provider
     provider: ProviderId,
 
     /// Whose account it is
-    #[arg(long, required_unless_present = "agent", conflicts_with = "agent")]
+    #[arg(long)]
     user: Option<UserId>,
 
     /// The agent's own account

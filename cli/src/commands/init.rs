@@ -13,8 +13,8 @@ use crate::settings::Settings;
 /// Make this agent: its identity, its vault, and permissions that grant nothing
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Whoever loses the agent's private key has lost every connection, unless there is a recovery key. At a terminal `init` makes one
-and shows it once; elsewhere say which of the two you want.
+Whoever loses the agent's private key has lost every connection, unless there is a recovery key. At
+a terminal `init` makes one and shows it once; elsewhere say which of the two you want.
 
 Examples:
   clawcoil init                         show a new recovery key, once
@@ -45,7 +45,8 @@ impl Init {
         let folder = home.folder().display().to_string();
         let object = json!({ "agent": made.agent.to_string(), "home": folder, "recovery": recovery.recipient() });
         output.answer(object, || {
-            let recovery = recovery.recipient().unwrap_or_else(|| "none: keep a copy of identity.key".to_owned());
+            let recovery =
+                recovery.recipient().unwrap_or_else(|| "none: keep a copy of identity.key in a safe place".to_owned());
             format!(
                 "This agent is {}\nhome       {folder}\nrecovery   {recovery}\n\n\
                  Next: clawcoil provider list, then clawcoil provider add …",

@@ -33,9 +33,12 @@ pub(crate) use grant::lock_permissions;
 pub(crate) use policy::denial_json;
 pub(crate) use run::receipt_json;
 
+/// How wide help is at most.
+const WIDTH: usize = 100;
+
 /// Runs untrusted agent skills with your accounts, without handing them your tokens
 #[derive(Debug, Parser)]
-#[command(name = "clawcoil", version, propagate_version = true, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "clawcoil", version, propagate_version = true, max_term_width = WIDTH, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
@@ -110,14 +113,14 @@ impl Command {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
 /// An address that is given as an argument.
 fn address(text: &str) -> Result<Url, String> {
     text.parse().map_err(|_| "an address with its scheme, as https://skills.example.com".to_owned())
 }
 
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
 
     use super::*;
 
@@ -138,6 +141,9 @@ fn address(text: &str) -> Result<Url, String> {
         assert!(found.len() > 25, "{found:?}");
         for (words, help) in found {
             assert!(help.contains("Examples:") && help.contains(&words), "`{words} --help` has no example");
+            // What is longer is broken where it happens to end.
+            let long = help.lines().find(|line| line.chars().count() > WIDTH);
+            assert_eq!(long, None, "of `{words} --help` does not fit");
         }
     }
 

@@ -63,7 +63,7 @@ Examples:
   clawcoil provider show google                                     what to register, and where
   clawcoil provider add google --client-id 123.apps.example         asks for the secret
   clawcoil provider add acme --file acme.toml --client-id 123 < secret
-  clawcoil provider add weather --file weather.toml                 an API with a key needs no client
+  clawcoil provider add weather --file weather.toml                an API with a key needs no client
   clawcoil provider add google --sandbox                            as served by `clawcoil sandbox`")]
 struct Add {
     /// The provider

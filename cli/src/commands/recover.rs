@@ -14,16 +14,18 @@ use crate::settings::Settings;
 /// Give the vault of an agent whose private key is lost to a new identity
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The recovery key was shown once when the agent was made, or is the age identity of `init --recovery-to`. It is typed at the
-prompt, or read from stdin; it is never an argument. The lost identity opens the vault no more.
+The recovery key was shown once when the agent was made, or is the age identity of
+`init --recovery-to`. It is typed at the prompt, or read from stdin; it is never an argument. The
+lost identity opens the vault no more.
 
-The keys that seal the tokens stay the same: who has the old identity's key and an older copy of the database can still open
-both. If the key may have been stolen, disconnect the accounts, and connect them in a new home.
+The keys that seal the tokens stay the same: who has the old identity's key and an older copy of
+the database can still open both. If the key may have been stolen, disconnect the accounts, and
+connect them in a new home.
 
 Examples:
   clawcoil recover
   clawcoil recover < recovery-key.txt
-  clawcoil recover --agent sha256:2b1c… < recovery-key.txt   # the key opens the vaults of several agents")]
+  clawcoil recover --agent sha256:2b1c… < recovery-key.txt   where the key opens several vaults")]
 pub(crate) struct Recover {
     /// The agent whose identity is lost, where the key opens the vaults of several
     #[arg(long, value_name = "ID")]

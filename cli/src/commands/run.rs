@@ -20,7 +20,7 @@ use crate::settings::Settings;
 #[command(after_help = "\
 Examples:
   clawcoil run gmail-send send --user alice to=bob@example.com subject=Hi body='How are you?'
-  clawcoil run gmail-send send --user alice --input '{\"to\":[\"bob@example.com\"],\"subject\":\"Hi\",\"body\":\"…\"}'
+  clawcoil run gmail-send send --user alice --input '{\"to\":[\"bob@example.com\"], …}'
   clawcoil run gmail-send send --user alice --input - < mail.json
   clawcoil run weather --user alice place=Paris                   a skill with one tool")]
 pub(crate) struct Run {

@@ -40,7 +40,7 @@ enum Action {
 Examples:
   clawcoil token create --agent mail-agent --user alice
   clawcoil token create --agent mail-agent --user alice --scope invoke --scope connect --expires 90d
-  clawcoil token create --agent hub --act-as 'team-a/*'       the program names the user with each request
+  clawcoil token create --agent hub --act-as 'team-a/*'    it names the user with each request
   clawcoil token create --agent ops --scope admin --expires 8h")]
 struct Create {
     /// The program, as permissions know it

@@ -27,7 +27,7 @@ Examples:
   clawcoil policy diff                          what is in force, and what the files say now
   clawcoil policy diff new.toml                 the agent's permissions, and these
   clawcoil policy diff old.toml new/            a file or a folder of files each
-  clawcoil policy diff sha256:1f2e3d            what was in force under this hash (the audit log names it), and the files now
+  clawcoil policy diff sha256:1f2e3d            what had this hash (the audit log has it), and now
   clawcoil policy diff --skill gmail_send.wasm  what a new version would get, were it approved
   clawcoil policy diff new.toml --no-more       ends with 1 where it allows more")]
 pub(crate) struct Diff {

@@ -27,17 +27,20 @@ Examples:
   clawcoil policy test                                    permissions.test.toml of the agent
   clawcoil policy test cases.toml more-cases/             files, and folders of them
   clawcoil policy test --permissions new.toml             before they are saved
-A case:
+
+A case, of which all but user, skill and expect may be absent:
   [[case]]
   user = \"alice\"
-  skill = \"gmail-send\"            # installed; or manifest = \"skill.toml\", each version of which counts as approved
+  skill = \"gmail-send\"            # or manifest = \"skill.toml\": any version counts as approved
   service = \"gmail\"               # absent: whether the skill can start
-  scopes = [\"…\"]  account = \"work\"  reveal = true
-  method = \"POST\"  url = \"https://…\"
+  scopes = [\"…\"]
+  account = \"work\"
+  method = \"POST\"
+  url = \"https://…\"               # a request; or reveal = true: the token in the clear
   at = 2027-06-30                 # absent: now
   expect = \"denied\"               # or \"allowed\"
-  code = \"forbidden\"              # why, and by which rule; both may be absent
-  rule = \"permissions.toml:12\"")]
+  code = \"forbidden\"              # why
+  rule = \"permissions.toml:12\"    # by which rule")]
 pub(crate) struct Test {
     /// Files with cases, and folders of such files; default: permissions.test.toml and permissions.test.d beside the permissions
     #[arg(value_name = "FILE")]
