@@ -555,3 +555,28 @@ async fn operators_read_the_audit_log_in_pages_and_a_receipt_leads_to_its_entry(
     }
     assert_eq!(stage.get("/v1/audit").await.status, StatusCode::FORBIDDEN);
 }
+
+#[tokio::test]
+async fn a_request_that_does_not_fit_is_told_so_in_words_of_the_api() {
+    let stage = Stage::new().await;
+    let bearer = format!("Bearer {}", stage.token);
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    for (body, status, words) in [
+        (
+            r#"{ "skill": "attacks", "arguments": {} }"#,
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "the body: arguments: unknown field",
+        ),
+        ("[]", StatusCode::UNPROCESSABLE_ENTITY, "an object with `skill`, `tool`, `input` and `timeout`"),
+        ("{", StatusCode::BAD_REQUEST, "the body: EOF"),
+    ] {
+        let answer = send(Method::POST, &stage.served.at("/v1/invocations"), &headers, body).await;
+        assert_eq!(answer.status, status, "{body}");
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(words), "{detail}");
+        assert!(!detail.contains("NewInvocation") && !detail.contains("target type"), "{detail}");
+    }
+    let admin = token(stage.agent.host.home().folder(), "ops", "alice", &["admin"]);
+    let answer = stage.served.api(Method::GET, "/v1/audit?kind=sent", &admin, &Value::Null).await;
+    assert!(answer.json()["detail"].as_str().unwrap().contains("change-unreadable"), "{:?}", answer.json());
+}

@@ -738,6 +738,17 @@ fn a_grant_that_could_give_nothing_is_refused() {
 }
 
 #[test]
+fn a_skill_that_asks_for_nothing_needs_no_grant_and_nobody_is_sent_to_make_one() {
+    let agent = Agent::new();
+    let added = agent.succeeds(&["skill", "add", skills().join("dice").to_str().unwrap()]);
+    assert!(added.contains("clawcoil run dice") && !added.contains("clawcoil grant"), "{added}");
+    let refused = agent.fails(&["grant", "dice", "--user", "alice"], 2);
+    assert!(refused.contains("dice asks for nothing, so it needs no grant"), "{refused}");
+    let refused = agent.fails(&["grant", "dice", "--user", "alice", "--service", "mail"], 2);
+    assert!(refused.contains("declares no service mail"), "{refused}");
+}
+
+#[test]
 fn the_console_is_looked_for_where_the_server_listens() {
     let agent = Agent::new();
     std::fs::write(agent.folder().join("serve.toml"), "listen = \"127.0.0.1:1\"\n").unwrap();
@@ -755,6 +766,8 @@ fn an_error_in_a_file_is_called_one_once() {
     std::fs::write(agent.folder().join("permissions.toml"), "[[grant]\n").unwrap();
     let told = agent.fails(&["policy", "check"], 1);
     assert!(!told.contains("error: error:"), "{told}");
+    let findings = agent.json(&["doctor"], 1);
+    assert_eq!(findings.to_string().matches("permissions.toml:1").count(), 1, "{findings}");
 }
 
 #[test]
@@ -763,6 +776,7 @@ fn a_lost_identity_is_replaced_with_the_recovery_key_and_with_nothing_else() {
     let (recovery, key) = Recovery::generate();
     canary::plant(canary::Kind::RecoveryKey, key.expose().as_bytes());
     let agent = Agent::without_home();
+    assert!(agent.fails(&["recover"], 1).contains("there is no vault in "));
     agent.succeeds(&["init", "--recovery-to", &recovery.recipient().unwrap()]);
     let file = |name: &str| agent.folder().join(name);
     // While the identity is there, nothing is to be recovered.

@@ -37,7 +37,7 @@ pub enum RegistryError {
     Manifest(#[from] Diagnostics),
     /// No manifest stands beside the component.
     #[error(
-        "{component} has no manifest beside it; write {expected} (`[skill]` with name and version, a `[[service]]` for each account it needs)"
+        "{component} has no manifest beside it; name it with `--manifest`, or write {expected} (`[skill]` with name, version and description, a `[[service]]` for each account it needs)"
     )]
     NoManifest {
         /// The component.

@@ -28,7 +28,12 @@ impl From<JsonRejection> for Problem {
             _ if rejection.status() == axum::http::StatusCode::PAYLOAD_TOO_LARGE => Kind::TooLarge,
             _ => Kind::BadRequest,
         };
-        Self::new(kind, rejection.body_text())
+        let detail = match kind {
+            Kind::UnsupportedMediaType => "send the body with `Content-Type: application/json`".to_owned(),
+            Kind::TooLarge => rejection.body_text(),
+            _ => format!("the body: {}", without_preamble(&rejection.body_text())),
+        };
+        Self::new(kind, detail)
     }
 }
 
@@ -40,8 +45,13 @@ impl From<PathRejection> for Problem {
 
 impl From<QueryRejection> for Problem {
     fn from(rejection: QueryRejection) -> Self {
-        Self::new(Kind::BadRequest, rejection.body_text())
+        Self::new(Kind::BadRequest, format!("after the ?: {}", without_preamble(&rejection.body_text())))
     }
+}
+
+/// What is wrong, without the sentence before it that says what the program tried to do.
+fn without_preamble(text: &str) -> &str {
+    text.split_once(": ").filter(|(preamble, _)| preamble.starts_with("Failed to ")).map_or(text, |(_, wrong)| wrong)
 }
 
 /// A name of the library's that a request brings.

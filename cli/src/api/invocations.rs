@@ -25,7 +25,7 @@ const LONGEST: u32 = 86_400;
 
 /// A call that is asked for.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `skill`, `tool`, `input` and `timeout`")]
 pub(crate) struct NewInvocation {
     #[schema(example = "gmail-send")]
     skill: String,

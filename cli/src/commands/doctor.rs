@@ -235,7 +235,12 @@ fn unconfirmed(connection: &Connection, all: &[Arc<Connection>]) -> String {
 /// What the machine gives.
 async fn machine(settings: &Settings, findings: &mut Findings) {
     match agent::open(settings).await {
-        Err(failure) => findings.add("host", Health::Bad, failure.to_string()),
+        Err(failure) => {
+            let why = failure.to_string();
+            // The whole of it stands there already, where only one thing keeps the host from opening.
+            let told = findings.0.iter().any(|finding| finding.health == Health::Bad && finding.text == why);
+            findings.add("host", Health::Bad, if told { "can't start until that is mended".to_owned() } else { why });
+        }
         Ok(host) => {
             skills(&host, findings).await;
             if host.runtime().report().keeps_slots_resident {

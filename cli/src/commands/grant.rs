@@ -1,13 +1,13 @@
 //! `clawcoil grant` and `clawcoil revoke`
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use clawcoil::clock::Timestamp;
 use clawcoil::diagnostic::{Source, did_you_mean};
 use clawcoil::host::Home;
 use clawcoil::id::{AccountAlias, Scope, ServiceName, SkillName, UserId};
 use clawcoil::policy::{
-    Change, DenialCode, Edit, Explanation, NewGrant, Permissions, Policy, Rate, Revocation, Skill, Use, add_grant,
-    revoke,
+    Change, DenialCode, Edit, Explanation, Manifest, NewGrant, Permissions, Policy, Rate, Revocation, Skill, Use,
+    add_grant, revoke,
 };
 use clawcoil::registry::{InstalledSkill, Registry};
 use serde_json::{Value, json};
@@ -60,12 +60,16 @@ pub(crate) struct Grant {
     rate: Option<Rate>,
 
     /// The last day
-    #[arg(long, value_name = "YYYY-MM-DD")]
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
     expires: Option<jiff::civil::Date>,
 
     /// Show the lines, change nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+fn day(text: &str) -> Result<jiff::civil::Date, String> {
+    text.parse().map_err(|_| "a day of the calendar, as 2027-06-30".to_owned())
 }
 
 /// How a token may be used.
@@ -143,14 +147,23 @@ impl Grant {
             grants.extend(plain.map(|rule| NewGrant::for_request(&manifest.name, skill.digest, rule.clone(), user)));
         }
         if grants.is_empty() {
-            let declared: Vec<&str> = manifest.services.iter().map(|service| service.name.as_str()).collect();
-            return Err(Failure::usage(format!(
-                "there is nothing to grant; {} declares: {}",
-                self.skill,
-                declared.join(", ")
-            )));
+            return Err(Failure::usage(self.nothing(manifest)));
         }
         Ok(grants.into_iter().map(|grant| NewGrant { rate: self.rate, expires: self.expires, ..grant }).collect())
+    }
+
+    /// Why there is nothing to grant.
+    fn nothing(&self, manifest: &Manifest) -> String {
+        let declared: Vec<&str> = manifest.services.iter().map(|service| service.name.as_str()).collect();
+        match &self.service {
+            Some(service) if declared.is_empty() => {
+                format!("{} declares no service {service}, nor another", self.skill)
+            }
+            Some(service) => {
+                format!("{} declares no service {service}; it declares: {}", self.skill, declared.join(", "))
+            }
+            None => format!("{0} asks for nothing, so it needs no grant: `clawcoil run {0}` runs it", self.skill),
+        }
     }
 }
 
@@ -158,6 +171,7 @@ impl Grant {
 ///
 /// It holds from the next request on, also for calls under way in programs that have read the permissions again.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("from").args(["user", "all_users"]).required(true))]
 #[command(after_help = "\
 Examples:
   clawcoil revoke gmail-send --user alice
@@ -167,7 +181,7 @@ pub(crate) struct Revoke {
     skill: SkillName,
 
     /// From whom, as the grant writes it
-    #[arg(long, required_unless_present = "all_users", conflicts_with = "all_users")]
+    #[arg(long)]
     user: Option<String>,
 
     /// From everybody

@@ -35,6 +35,10 @@ pub(crate) struct Recover {
 impl Recover {
     pub(crate) async fn run(self, settings: &Settings, output: &Output) -> Result<(), Failure> {
         let home = agent::home(settings)?;
+        if !home.database().exists() {
+            let folder = home.folder().display();
+            return Err(Failure::error(format!("there is no vault in {folder}; name its folder with `--home`")));
+        }
         // Asked for before the key, so that nobody types it in vain.
         for file in [home.certificate(), home.key()] {
             if file.exists() {

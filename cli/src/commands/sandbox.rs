@@ -11,6 +11,9 @@ use crate::exit::Failure;
 use crate::output::Output;
 use crate::sandbox::{self, Settings};
 
+/// The port, if nobody says otherwise; `provider add --sandbox` looks for it there.
+const PORT: u16 = 8417;
+
 /// Serve a sandbox for skill developers: an authorization server, mail, issues, chat and records on this machine
 ///
 /// Its people are made up and it forgets everything when it stops. Never for real accounts.
@@ -21,7 +24,7 @@ Examples:
   clawcoil sandbox --token-lifetime 10   tokens that expire while you watch")]
 pub(crate) struct Sandbox {
     /// The port on 127.0.0.1; 0 takes any that is free
-    #[arg(long, default_value_t = 8417)]
+    #[arg(long, default_value_t = PORT)]
     port: u16,
 
     /// For how many seconds an access token is good
@@ -38,6 +41,8 @@ impl Sandbox {
             Failure::error(format!("127.0.0.1:{} can't be served: {error}; take another with --port", self.port))
         })?;
         let origin = served.origin();
+        // What the command assumes where nothing is said.
+        let place = if self.port == PORT { String::new() } else { format!(" {origin}") };
         let object = json!({ "origin": origin, "client_id": id, "client_secret": secret });
         output.answer(object, || {
             format!(
@@ -46,6 +51,7 @@ impl Sandbox {
                  client         {id}, its secret: {secret}\n\
                  what arrived   {origin}/sandbox/inbox\n\
                  everything     {origin}/sandbox/log\n\n\
+                 Next, in another terminal: clawcoil provider add google --sandbox{place}\n\n\
                  Ctrl-C stops it."
             )
         })?;

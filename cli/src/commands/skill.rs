@@ -106,7 +106,13 @@ impl Skill {
                 let home = agent::existing_home(settings)?;
                 add(&home, &path, manifest.as_deref(), output).await
             }
-            Action::List => list(&registry, output),
+            Action::List => {
+                // An agent that is not there has not just no skills.
+                if !home.folder().is_dir() {
+                    agent::existing_home(settings)?;
+                }
+                list(&registry, output)
+            }
             Action::Inspect { skill, manifest, schemas } => {
                 let read = match skill.parse::<SkillName>() {
                     Ok(name) if !Path::new(&skill).exists() => registry.get(&name)?,
@@ -206,7 +212,12 @@ async fn add(home: &Home, path: &Path, manifest: Option<&Path>, output: &Output)
             let version = &before.manifest.version;
             format!("It replaces version {version}, for which no approval was asked: no grant is pinned to it.")
         }));
-        lines.push(format!("\nNext: clawcoil grant {} --user …", skill.name()));
+        let (name, manifest) = (skill.name(), &skill.manifest);
+        lines.push(if manifest.services.is_empty() && manifest.requests.is_empty() {
+            format!("\nIt asks for nothing, so it needs no grant. Next: clawcoil run {name} … --user …")
+        } else {
+            format!("\nNext: clawcoil grant {name} --user …")
+        });
         lines.join("\n")
     })
 }

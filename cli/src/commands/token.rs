@@ -108,7 +108,7 @@ impl TokenCommand {
                             token.client.to_string(),
                             subject(&token.subject),
                             texts(&token.scopes).join(", "),
-                            token.expires_at.map_or_else(|| "it is revoked".to_owned(), |at| at.to_string()),
+                            token.expires_at.map_or_else(|| "it is revoked".to_owned(), |at| format!("{at:.0}")),
                         ]);
                     }
                     table.render()
@@ -181,7 +181,7 @@ fn describe(token: &CallerToken) -> String {
         token.client,
         subject(&token.subject),
         texts(&token.scopes).join(", "),
-        token.expires_at.map_or_else(|| "until it is revoked".to_owned(), |at| format!("until {at}")),
+        token.expires_at.map_or_else(|| "until it is revoked".to_owned(), |at| format!("until {at:.0}")),
     )
 }
 

@@ -102,5 +102,10 @@ enum Invoked {
 fn no_such_tool(name: &str) -> ErrorData {
     // What is asked for may be as long as a request.
     let shown: String = name.chars().take(MOST_SHOWN).collect();
-    ErrorData::invalid_params(format!("there is no tool {shown:?} for this caller"), None)
+    ErrorData::invalid_params(
+        format!(
+            "there is no tool {shown:?} for this caller: tools/list has those there are, and the operator grants others"
+        ),
+        None,
+    )
 }

@@ -34,7 +34,7 @@ macro_rules! words {
             type Err = UnknownWord;
 
             fn from_str(text: &str) -> Result<Self, UnknownWord> {
-                Self::ALL.iter().copied().find(|word| word.as_str() == text).ok_or(UnknownWord)
+                Self::ALL.iter().copied().find(|word| word.as_str() == text).ok_or_else(|| UnknownWord(Self::ALL.iter().map(|word| word.as_str()).collect()))
             }
         }
 
@@ -47,9 +47,9 @@ macro_rules! words {
 }
 
 /// A word that the log doesn't use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the audit log doesn't use this word")]
-pub struct UnknownWord;
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the audit log doesn't use this word; it has {}", .0.join(", "))]
+pub struct UnknownWord(Vec<&'static str>);
 
 words! {
     /// What happened.
@@ -335,6 +335,7 @@ mod tests {
         for kind in EventKind::ALL {
             assert_eq!(kind.as_str().parse(), Ok(*kind));
         }
-        assert_eq!("opened".parse::<EventKind>(), Err(UnknownWord));
+        let unknown = "opened".parse::<EventKind>().unwrap_err().to_string();
+        assert!(EventKind::ALL.iter().all(|kind| unknown.contains(kind.as_str())), "{unknown}");
     }
 }

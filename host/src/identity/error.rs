@@ -9,7 +9,7 @@ pub enum IdentityError {
     #[error("{}: already exists, and an identity is never overwritten: name another file, or move this one away", .0.display())]
     Exists(PathBuf),
     /// There is no such file.
-    #[error("{}: no such file: make an identity with `clawcoil init`, or name the file that has it", .0.display())]
+    #[error("{}: no such file: name the file that has it, or bring it back from a copy; `clawcoil recover` gives the vault of a lost identity to a new one, `clawcoil init` makes a new agent", .0.display())]
     Missing(PathBuf),
     /// The system did not let us read or write.
     #[error("{}: can't {operation} it: check the folder and who may access it", .path.display())]

@@ -11,7 +11,7 @@ use crate::identity::{RecoveryError, SealError};
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// No such file.
-    #[error("{}: no such vault: make one with `clawcoil init`, or name the file that has it", .0.display())]
+    #[error("{}: no such vault: name the file that has it, or restore it from a backup; `clawcoil init` makes a new agent, with an identity of its own", .0.display())]
     Missing(PathBuf),
     /// The file is something else.
     #[error("{}: not a vault of ClawCoil ({why}): name the right file, or restore it from a backup", .path.display())]
