@@ -14,7 +14,7 @@ const GUEST_STACK: usize = 512 << 10;
 /// The stack on which guest and host functions run; what the guest can't fill is left for the host.
 const CALL_STACK: usize = 2 << 20;
 /// The part of a call's stack that is wiped in place when the call ends; the rest goes back to the system.
-const STACK_KEEP_RESIDENT: usize = 64 << 10;
+const STACK_KEEP_RESIDENT: usize = 16 << 10;
 const MEMORY_KEEP_RESIDENT: usize = 1 << 20;
 const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 
