@@ -193,7 +193,8 @@ impl FromStr for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", hex::encode(self.0))
+        f.write_str("sha256:")?;
+        write_hex(f, &self.0)
     }
 }
 
@@ -201,6 +202,16 @@ impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Each call writes several of these.
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    let mut digits = [0; 64];
+    bytes.chunks(digits.len() / 2).try_for_each(|piece| {
+        let digits = digits.get_mut(..piece.len() * 2).ok_or(fmt::Error)?;
+        hex::encode_to_slice(piece, digits).map_err(|_| fmt::Error)?;
+        f.write_str(std::str::from_utf8(digits).map_err(|_| fmt::Error)?)
+    })
 }
 
 macro_rules! random_ids {
@@ -239,7 +250,8 @@ macro_rules! random_ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}{}", $prefix, hex::encode(self.0))
+                f.write_str($prefix)?;
+                write_hex(f, &self.0)
             }
         }
 
