@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use futures_util::future::try_join_all;
 
 use crate::clock::{Clock, Timestamp};
 use crate::id::{AgentId, Digest, UserId};
+use crate::recall::Recall;
 use crate::secret::Key;
 
 use super::aside::Aside;
@@ -36,6 +36,8 @@ const LOOKS: u32 = 200;
 pub(super) const GLANCE: Duration = Duration::from_millis(20);
 /// So many entries at the most are not known to be durable: what is kept of them until then must not fill the memory.
 const MOST_PENDING: usize = 1 << 20;
+/// So many users are written without a thought.
+const MOST_TAGGED: usize = 4096;
 
 /// Why an entry could not be written. No token may be released then.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +150,7 @@ pub(super) struct Shared {
     others: Vec<Arc<Line>>,
     keys: Keys,
     /// The user of the entry before, and how it is written: entries of one call follow each other.
-    tagged: ArcSwapOption<(UserId, String)>,
+    tagged: Recall<UserId, Arc<str>>,
     pub(super) clock: Arc<dyn Clock>,
     state: Mutex<State>,
     /// Signals that the writer has been put back.
@@ -294,7 +296,7 @@ impl AuditLog {
             sink,
             others: elsewhere.iter().map(Elsewhere::line).collect(),
             keys,
-            tagged: ArcSwapOption::empty(),
+            tagged: Recall::new(MOST_TAGGED),
             clock: Arc::clone(&clock),
             state: Mutex::new(state),
             free: Condvar::new(),
@@ -428,7 +430,7 @@ impl Shared {
         let tag = event.user.as_ref().map(|user| self.tag(user));
         MEMBERS.with_borrow_mut(|members| {
             members.clear();
-            event.write(members, tag.as_ref().map(|tagged| tagged.1.as_str()));
+            event.write(members, tag.as_deref());
             self.write(|writer| {
                 if event.epoch.is_some() {
                     writer.epoch = event.epoch;
@@ -466,13 +468,12 @@ impl Shared {
     }
 
     /// How a user is written.
-    fn tag(&self, user: &UserId) -> Arc<(UserId, String)> {
-        if let Some(tagged) = self.tagged.load_full().filter(|tagged| tagged.0 == *user) {
-            return tagged;
-        }
-        let tagged = Arc::new((user.clone(), self.keys.user_tag(user)));
-        self.tagged.store(Some(Arc::clone(&tagged)));
-        tagged
+    fn tag(&self, user: &UserId) -> Arc<str> {
+        self.tagged.get(user).unwrap_or_else(|| {
+            let tag: Arc<str> = self.keys.user_tag(user).into();
+            self.tagged.put(user.clone(), Arc::clone(&tag));
+            tag
+        })
     }
 
     /// The number of the next entry, and the hashes of those that were written since the last time this was asked.

@@ -293,7 +293,7 @@ fn blot_text(acting: &egress::Call, text: &mut String) {
     let mut bytes = std::mem::take(text).into_bytes();
     acting.blot(&mut bytes);
     // Only ASCII takes the place of ASCII, so this stays text.
-    *text = String::from_utf8_lossy(&bytes).into_owned();
+    *text = String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
 }
 
 pub(super) fn the_tool<'a>(ready: &'a Ready, skill: &SkillName, tool: Option<&'a str>) -> Result<&'a str, InvokeError> {
