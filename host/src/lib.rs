@@ -6,7 +6,7 @@
 pub mod id;
 pub mod secret;
 pub mod clock;
-mod recall;
+pub mod recall;
 pub mod diagnostic;
 pub mod observe;
 pub mod audit;

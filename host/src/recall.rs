@@ -2,34 +2,34 @@
 
 use std::hash::Hash;
 
-use papaya::Equivalent;
+pub use papaya::Equivalent;
 
 /// A bounded map. A reader writes nothing that other readers read, so that a second thread takes nothing from the first.
 ///
 /// It knows nothing of who was asked for last: when it is full it begins anew, and what is wanted is found out again.
-pub(crate) struct Recall<K, V> {
+pub struct Recall<K, V> {
     known: papaya::HashMap<K, V>,
     most: usize,
 }
 
 impl<K: Eq + Hash, V: Clone> Recall<K, V> {
     /// An empty one that holds at most so many.
-    pub(crate) fn new(most: usize) -> Self {
+    pub fn new(most: usize) -> Self {
         Self { known: papaya::HashMap::new(), most }
     }
 
     /// What is known.
-    pub(crate) fn get<Q: Equivalent<K> + Hash + ?Sized>(&self, key: &Q) -> Option<V> {
+    pub fn get<Q: Equivalent<K> + Hash + ?Sized>(&self, key: &Q) -> Option<V> {
         self.read(key, V::clone)
     }
 
     /// What is made of what is known, without taking a share of it.
-    pub(crate) fn read<Q: Equivalent<K> + Hash + ?Sized, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R> {
+    pub fn read<Q: Equivalent<K> + Hash + ?Sized, R>(&self, key: &Q, read: impl FnOnce(&V) -> R) -> Option<R> {
         self.known.pin().get(key).map(read)
     }
 
     /// Keeps this in the place of what was known.
-    pub(crate) fn put(&self, key: K, value: V) {
+    pub fn put(&self, key: K, value: V) {
         let known = self.known.pin();
         if known.len() >= self.most && !known.contains_key(&key) {
             known.clear();

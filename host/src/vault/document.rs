@@ -40,15 +40,9 @@ pub struct Document {
 impl Vault {
     /// The lookup key for a secret or a name: a keyed digest of it, the same for the life of the vault.
     pub fn lookup_of(&self, kind: &str, text: &str) -> Lookup {
-        use hmac::{Hmac, KeyInit as _, Mac as _};
-        let key = self.keys.derived("documents");
-        // A key of any length is a key for HMAC.
-        let mac = Hmac::<sha2::Sha256>::new_from_slice(key.expose()).ok();
-        mac.map(|mac| {
-            let mac = mac.chain_update((kind.len() as u64).to_be_bytes()).chain_update(kind).chain_update(text);
-            mac.finalize().into_bytes().into()
-        })
-        .unwrap_or_default()
+        use hmac::Mac as _;
+        let mac = self.lookups.clone().chain_update((kind.len() as u64).to_be_bytes()).chain_update(kind);
+        mac.chain_update(text).finalize().into_bytes().into()
     }
 
     /// Stores a new document. One of the same kind and lookup key is an error ([`VaultError::DocumentExists`]). Those that have

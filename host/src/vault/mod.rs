@@ -31,6 +31,7 @@ mod vault;
 pub use access::{Access, Found, Removed};
 pub use client::ClientRegistration;
 pub use connection::{Connection, Kind, NewConnection, ReconnectReason, State, TokenSet};
+pub use datastore::Stamp;
 pub use document::{Document, Lookup};
 pub use envelope::Fault;
 pub use error::VaultError;

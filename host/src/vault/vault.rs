@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hmac::{Hmac, KeyInit as _};
 use moka::sync::Cache;
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::access::{Held, Use};
-use super::datastore::{Datastore, KeyRow, Namespace, RecoveryRow, VaultRow};
+use super::datastore::{Datastore, KeyRow, Namespace, RecoveryRow, Stamp, VaultRow};
 use super::envelope::{self, Bound, Fault, Place};
 use super::error::VaultError;
 use super::keyring::{Keyring, Root};
@@ -30,6 +32,8 @@ pub struct Vault {
     pub(super) id: VaultId,
     pub(super) agent: AgentId,
     pub(super) keys: Keyring,
+    /// Begins each digest that finds a document.
+    pub(super) lookups: Hmac<Sha256>,
     pub(super) store: Datastore,
     pub(super) clock: Arc<dyn Clock>,
     /// Names this process in leases.
@@ -143,10 +147,12 @@ impl Vault {
         derived: &KeyRow,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, VaultError> {
+        let keys = Keyring::new(id, root, derived)?;
         Ok(Self {
             id,
             agent,
-            keys: Keyring::new(id, root, derived)?,
+            lookups: lookups(&keys),
+            keys,
             store,
             lessee: random(&*clock),
             clock,
@@ -170,6 +176,12 @@ impl Vault {
     /// older epoch than a witness outside it remembers.
     pub fn epoch(&self) -> Result<u64, VaultError> {
         self.store.epoch()
+    }
+
+    /// The state of the database at this moment, by which is told whether what was read of it still holds: it has to be taken before
+    /// that is read, and be equal to the one after. `None`: it can't be told, and nothing may be kept. Costs one system call.
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.store.stamp()
     }
 
     /// Whether the database answers with records of this vault, and they open with the key at hand. For a health check.
@@ -305,4 +317,11 @@ async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) 
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+fn lookups(keys: &Keyring) -> Hmac<Sha256> {
+    // HMAC fills a key up to its block with zeros (RFC 2104, section 2): this is the key itself, and of the right length.
+    let mut block = Zeroizing::new([0; 64]);
+    block.iter_mut().zip(keys.derived("documents").expose()).for_each(|(to, from)| *to = *from);
+    Hmac::new((&*block).into())
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(crate) use claims::Lessee;
 pub(crate) use documents::Apart;
 pub(crate) use sqlite::Sqlite as Datastore;
-pub(crate) use stamp::Stamp;
+pub use stamp::Stamp;
 
 use super::connection::Connection;
 use super::envelope::KeyId;

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 const HEADER: usize = 48;
 
 /// The state of the database at a moment. Two equal stamps: nothing was committed between them.
-///
-/// Each commit in WAL mode writes this header before it is acknowledged and before any reader sees it
-/// (<https://sqlite.org/walformat.html>, section 2.1). Reading it costs one `pread` and needs no connection; `PRAGMA
-/// data_version` takes and gives back a file lock, which is five times as slow. A read that is torn by a commit equals
-/// neither the stamp before nor the one after.
+//
+// Each commit in WAL mode writes this header before it is acknowledged and before any reader sees it
+// (<https://sqlite.org/walformat.html>, section 2.1). Reading it costs one `pread` and needs no connection; `PRAGMA
+// data_version` takes and gives back a file lock, which is five times as slow. A read that is torn by a commit equals
+// neither the stamp before nor the one after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp([u8; HEADER]);
+pub struct Stamp([u8; HEADER]);
 
 /// Reads stamps of one database.
 #[derive(Debug)]
