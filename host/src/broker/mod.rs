@@ -159,9 +159,11 @@ impl Broker {
                 detail: Some(detail.to_owned()),
                 ..event
             };
+            let invocation = refused.invocation.map(|invocation| invocation.to_string());
             if let Err(error) = audit.append_aside(refused).await {
                 // The answer is no in any case; without the entry it is the more so.
-                tracing::error!(error = &error as &dyn std::error::Error, "a refusal is missing in the audit log");
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(invocation, error, "a refusal is missing in the audit log");
             }
             return Err(self.for_people(permit, error.into()));
         }

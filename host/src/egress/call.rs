@@ -169,6 +169,11 @@ impl Call {
         self.0.effective()
     }
 
+    /// Which call it is.
+    pub fn invocation(&self) -> InvocationId {
+        self.0.calling.invocation
+    }
+
     /// The policy by which [`effective`](Self::effective) was decided last.
     pub fn policy_hash(&self) -> Digest {
         self.0.state().policy.hash()
@@ -464,7 +469,8 @@ impl Inner {
     fn append_refusal(&self, event: &Event) {
         // The answer is no in any case; without the entry it is the more so.
         if let Err(error) = self.egress.audit.append(event) {
-            tracing::error!(%error, "a refusal is missing in the audit log");
+            let invocation = self.calling.invocation;
+            tracing::error!(%invocation, %error, "a refusal is missing in the audit log");
         }
     }
 

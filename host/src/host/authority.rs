@@ -20,7 +20,8 @@ pub(super) struct CallAuthority(pub(super) egress::Call);
 impl Authority for CallAuthority {
     async fn get_token(&self, request: TokenRequest<'_>) -> Result<TokenHandle, AuthError> {
         let TokenRequest { service, scopes, account, audience } = request;
-        let given = self.0.get_token(service, scopes, account, audience).map_err(|error| auth_error(service, error))?;
+        let given =
+            self.0.get_token(service, scopes, account, audience).map_err(|error| self.auth_error(service, error))?;
         let connection = given.connection;
         Ok(TokenHandle {
             id: given.id,
@@ -40,7 +41,7 @@ impl Authority for CallAuthority {
     }
 
     async fn reveal(&self, handle: u64) -> Result<RevealedToken, AuthError> {
-        let revealed = self.0.reveal(handle).await.map_err(|error| auth_error("", error))?;
+        let revealed = self.0.reveal(handle).await.map_err(|error| self.auth_error("", error))?;
         Ok(RevealedToken {
             token: revealed.token,
             token_type: revealed.connection.token_type.clone(),
@@ -52,47 +53,72 @@ impl Authority for CallAuthority {
     async fn send(&self, request: Request<Body>, timeouts: Timeouts) -> Result<Response<Body>, SendError> {
         let Timeouts { connect, first_byte, between_bytes } = timeouts;
         let timeouts = egress::Timeouts { connect, first_byte, between_bytes };
-        self.0.send(request, timeouts).await.map_err(send_error)
+        self.0.send(request, timeouts).await.map_err(|error| self.send_error(error))
+    }
+}
+
+impl CallAuthority {
+    fn auth_error(&self, service: &str, error: EgressError) -> AuthError {
+        match error {
+            EgressError::Denied(denial) => {
+                let message = denial.to_string();
+                let code = match denial.code {
+                    DenialCode::Undeclared => return AuthError::Undeclared(service.to_owned()),
+                    DenialCode::ApprovalPending => {
+                        return AuthError::ActionRequired {
+                            reason: ActionReason::ApprovalPending,
+                            service: service.to_owned(),
+                            missing_scopes: Vec::new(),
+                            message,
+                        };
+                    }
+                    DenialCode::ServiceNotGranted | DenialCode::Expired => AuthDenial::ServiceNotGranted,
+                    DenialCode::ScopeNotGranted => AuthDenial::ScopeNotGranted,
+                    DenialCode::AudienceNotGranted => AuthDenial::AudienceNotGranted,
+                    DenialCode::RevealNotGranted => AuthDenial::RevealNotGranted,
+                    DenialCode::AccountNotGranted
+                    | DenialCode::RequestNotGranted
+                    | DenialCode::CarriesToken
+                    | DenialCode::Ambiguous
+                    | DenialCode::Forbidden
+                    | DenialCode::RateExceeded => AuthDenial::Policy,
+                };
+                AuthError::Denied { code, message }
+            }
+            EgressError::ActionRequired(action) => action_required(*action),
+            EgressError::Broker(BrokerError::Unavailable { retry_after, message }) => {
+                AuthError::Unavailable { retry_after, message }
+            }
+            other => AuthError::Other(self.for_the_guest(&other)),
+        }
+    }
+
+    /// Words that may go to the guest. Errors of the vault and of an operator's configuration name users and files: those are for
+    /// the log.
+    fn for_the_guest(&self, error: &EgressError) -> String {
+        match error {
+            EgressError::Broker(BrokerError::Vault(_) | BrokerError::Configuration { .. }) => {
+                let invocation = self.0.invocation();
+                tracing::error!(%invocation, error = error as &dyn std::error::Error, "a token could not be given");
+                "the host has no token to give; its operator finds the reason in the log".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+
+    fn send_error(&self, error: EgressError) -> SendError {
+        match error {
+            EgressError::Denied(denial) => SendError::Denied(denial.to_string()),
+            EgressError::ActionRequired(action) => SendError::ActionRequired(action.message),
+            EgressError::BodyTooLarge(_) => SendError::RequestTooLarge,
+            EgressError::Net(error) => net_error(&error),
+            other => SendError::Other(self.for_the_guest(&other)),
+        }
     }
 }
 
 fn milliseconds(at: Timestamp) -> u64 {
     u64::try_from(at.as_millisecond()).unwrap_or_default()
-}
-
-fn auth_error(service: &str, error: EgressError) -> AuthError {
-    match error {
-        EgressError::Denied(denial) => {
-            let message = denial.to_string();
-            let code = match denial.code {
-                DenialCode::Undeclared => return AuthError::Undeclared(service.to_owned()),
-                DenialCode::ApprovalPending => {
-                    return AuthError::ActionRequired {
-                        reason: ActionReason::ApprovalPending,
-                        service: service.to_owned(),
-                        missing_scopes: Vec::new(),
-                        message,
-                    };
-                }
-                DenialCode::ServiceNotGranted | DenialCode::Expired => AuthDenial::ServiceNotGranted,
-                DenialCode::ScopeNotGranted => AuthDenial::ScopeNotGranted,
-                DenialCode::AudienceNotGranted => AuthDenial::AudienceNotGranted,
-                DenialCode::RevealNotGranted => AuthDenial::RevealNotGranted,
-                DenialCode::AccountNotGranted
-                | DenialCode::RequestNotGranted
-                | DenialCode::CarriesToken
-                | DenialCode::Ambiguous
-                | DenialCode::Forbidden
-                | DenialCode::RateExceeded => AuthDenial::Policy,
-            };
-            AuthError::Denied { code, message }
-        }
-        EgressError::ActionRequired(action) => action_required(*action),
-        EgressError::Broker(BrokerError::Unavailable { retry_after, message }) => {
-            AuthError::Unavailable { retry_after, message }
-        }
-        other => AuthError::Other(for_the_guest(&other)),
-    }
 }
 
 fn action_required(action: NeededAction) -> AuthError {
@@ -107,28 +133,6 @@ fn action_required(action: NeededAction) -> AuthError {
         service: action.service.to_string(),
         missing_scopes: action.missing_scopes.iter().map(ToString::to_string).collect(),
         message: action.message,
-    }
-}
-
-/// Words that may go to the guest. Errors of the vault and of an operator's configuration name users and files: those are for
-/// the log.
-fn for_the_guest(error: &EgressError) -> String {
-    match error {
-        EgressError::Broker(BrokerError::Vault(_) | BrokerError::Configuration { .. }) => {
-            tracing::error!(error = error as &dyn std::error::Error, "a token could not be given");
-            "the host has no token to give; its operator finds the reason in the log".to_owned()
-        }
-        other => other.to_string(),
-    }
-}
-
-fn send_error(error: EgressError) -> SendError {
-    match error {
-        EgressError::Denied(denial) => SendError::Denied(denial.to_string()),
-        EgressError::ActionRequired(action) => SendError::ActionRequired(action.message),
-        EgressError::BodyTooLarge(_) => SendError::RequestTooLarge,
-        EgressError::Net(error) => net_error(&error),
-        other => SendError::Other(for_the_guest(&other)),
     }
 }
 
