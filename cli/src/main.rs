@@ -10,6 +10,7 @@ mod exit;
 mod logging;
 mod mcp;
 mod output;
+mod receipt;
 mod sandbox;
 mod serve;
 mod settings;
@@ -25,6 +26,9 @@ use commands::{Cli, Command};
 use exit::{Code, Failure};
 use output::Output;
 use settings::Settings;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long a refresh may take that was begun before the command ended: the call to the provider, and the requests that it
 /// waits for.

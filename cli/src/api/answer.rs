@@ -7,15 +7,18 @@ use clawcoil::clock::Timestamp;
 use clawcoil::host::Outcome;
 use clawcoil::id::{Digest, InvocationId};
 use clawcoil::runtime::End;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::calls::{NewCall, Record, State, outcome_unknown};
 use super::document::{Action, Denial, ProblemDocument};
-use crate::commands::receipt_json;
 use crate::exit::action_json;
+use crate::receipt::ReceiptBody;
 use crate::serve::{Kind, Problem, denial_for_callers};
+
+/// The bytes that most answers fit into.
+const USUAL: usize = 2048;
 
 /// A call.
 #[derive(Debug, Serialize, ToSchema)]
@@ -24,63 +27,40 @@ pub(super) struct InvocationBody {
     #[serde(flatten)]
     #[schema(inline)]
     summary: Summary,
+    #[serde(flatten)]
+    #[schema(inline)]
+    answer: Answer,
+}
+
+/// What came of a call, as it is told and kept.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub(super) struct Answer {
     /// The result. Absent where there is none: the call runs, or failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     result: Option<Value>,
     /// What the skill itself says of its failure.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     tool_error: Option<Value>,
     /// What policy refused during the call.
     #[schema(value_type = Vec<Denial>)]
-    denials: Value,
+    denials: Vec<Value>,
     /// What people have to do before the call could have done all that it tried.
     #[schema(value_type = Vec<Action>)]
-    actions: Value,
+    actions: Vec<Value>,
     /// What the skill printed.
     log: String,
     /// What the call did with whose authority, and where the audit log tells of it. Absent where the skill did not run to its end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<ReceiptBody>)]
-    receipt: Option<Value>,
+    receipt: Option<ReceiptBody>,
     /// Why it failed or did not start, where the skill doesn't say it itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ProblemDocument>)]
     problem: Option<Value>,
 }
 
-/// What a call did, short enough to be kept by whoever called.
-///
-/// Together with the audit log it is a proof: the entry of this number in this chain has this hash.
-#[derive(ToSchema)]
-#[schema(as = Receipt)]
-#[expect(dead_code, reason = "it only describes what `receipt_json` writes")]
-struct ReceiptBody {
-    invocation: String,
-    skill: String,
-    /// Which version of the skill.
-    skill_digest: String,
-    tool: String,
-    /// The permissions under which the call began.
-    policy: String,
-    /// Where its requests went.
-    origins: Vec<String>,
-    /// Whose tokens it used, and which.
-    credentials: Vec<UsedCredential>,
-    /// The chain of the audit log.
-    chain: String,
-    /// The number of the call's entry. Absent where the log took none.
-    entry: Option<u64>,
-    /// The hash of that entry.
-    hash: Option<String>,
-}
-
-/// The tokens that a call used.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "it only describes what `receipt_json` writes")]
-struct UsedCredential {
-    #[schema(example = "con_0123456789abcdef0123456789abcdef")]
-    connection: String,
-    generation: u64,
+/// A result may be `null`, which is another thing than none.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// A call, without what came of it.
@@ -120,13 +100,13 @@ impl Summary {
 
 impl InvocationBody {
     /// A kept call, with what came of it if it has ended.
-    pub(super) fn of(record: &Record, answer: Option<Map<String, Value>>) -> Self {
+    pub(super) fn of(record: &Record, answer: Option<Answer>) -> Self {
         let answer = answer.unwrap_or_else(|| match record.state() {
-            State::Running => Map::new(),
+            State::Running => Answer::default(),
             State::Unknown => problem(&outcome_unknown(record.id())),
             State::Succeeded | State::Failed | State::Cancelled => problem(&not_kept(record)),
         });
-        Self::with(Summary::of(record), answer)
+        Self { summary: Summary::of(record), answer }
     }
 
     /// A call that is told once and not kept.
@@ -136,21 +116,18 @@ impl InvocationBody {
         let [created_at, ended_at] = times.map(|time| time.to_string());
         let (skill, tool) = (new.skill.to_string(), new.tool.clone());
         let ended_at = Some(ended_at);
-        Self::with(Summary { id, state, skill, tool, created_at, ended_at, expires_at: None }, answer)
-    }
-
-    fn with(summary: Summary, mut answer: Map<String, Value>) -> Self {
-        let mut list = |name| answer.remove(name).unwrap_or_else(|| json!([]));
-        let (denials, actions) = (list("denials"), list("actions"));
-        let log = answer.remove("log").and_then(|log| log.as_str().map(str::to_owned)).unwrap_or_default();
-        let (result, tool_error) = (answer.remove("result"), answer.remove("tool_error"));
-        let (receipt, problem) = (answer.remove("receipt"), answer.remove("problem"));
-        Self { summary, result, tool_error, denials, actions, log, receipt, problem }
+        Self { summary: Summary { id, state, skill, tool, created_at, ended_at, expires_at: None }, answer }
     }
 
     /// The answer to whoever waited for the end: the call, or why there is no result.
     pub(super) fn respond(self) -> Response {
-        let Some(problem) = self.problem else { return Json(self).into_response() };
+        let Some(problem) = self.answer.problem else {
+            let mut body = Vec::with_capacity(USUAL);
+            return match serde_json::to_writer(&mut body, &self) {
+                Ok(()) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+                Err(error) => Problem::internal(&error).into_response(),
+            };
+        };
         let status = problem.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
         let status = status.and_then(|status| StatusCode::from_u16(status).ok());
         let seconds = problem.get("retry_after").and_then(Value::as_u64);
@@ -164,26 +141,39 @@ impl InvocationBody {
 }
 
 /// How a call ended, as it is kept.
-pub(super) fn ended(outcome: Outcome) -> (State, Map<String, Value>) {
+pub(super) fn ended(outcome: Outcome) -> (State, Answer) {
     let Outcome { invocation, end, logs, denials, actions, receipt, .. } = outcome;
-    let mut answer = Map::new();
-    answer.insert("denials".to_owned(), denials.iter().map(denial_for_callers).collect());
-    answer.insert("actions".to_owned(), actions.iter().map(action_json).collect());
-    answer.insert("log".to_owned(), Value::from(logs.text));
-    answer.insert("receipt".to_owned(), receipt_json(&receipt));
-    let (state, name, value) = match end {
-        End::Value(value) => (State::Succeeded, "result", value),
-        End::ToolError(error) => (State::Failed, "tool_error", error),
-        End::Trapped(trapped) => (State::Failed, "problem", failed_with(&invocation, &trapped.to_string(), &answer)),
-        End::Limit(limit) => (State::Failed, "problem", failed_with(&invocation, &limit.to_string(), &answer)),
+    let mut answer = Answer {
+        denials: denials.iter().map(denial_for_callers).collect(),
+        actions: actions.iter().map(action_json).collect(),
+        log: logs.text,
+        receipt: Some(receipt.into()),
+        ..Answer::default()
     };
-    answer.insert(name.to_owned(), value);
+    let state = match end {
+        End::Value(value) => {
+            answer.result = Some(value);
+            State::Succeeded
+        }
+        End::ToolError(error) => {
+            answer.tool_error = Some(error);
+            State::Failed
+        }
+        End::Trapped(trapped) => {
+            answer.problem = Some(failed_with(&invocation, &trapped.to_string(), &answer));
+            State::Failed
+        }
+        End::Limit(limit) => {
+            answer.problem = Some(failed_with(&invocation, &limit.to_string(), &answer));
+            State::Failed
+        }
+    };
     (state, answer)
 }
 
 /// A call that came to nothing, as it is kept.
-pub(super) fn problem(problem: &Problem) -> Map<String, Value> {
-    Map::from_iter([("problem".to_owned(), problem.to_json())])
+pub(super) fn problem(problem: &Problem) -> Answer {
+    Answer { problem: Some(problem.to_json()), ..Answer::default() }
 }
 
 /// The skill ended without a result.
@@ -192,10 +182,13 @@ pub(super) fn failed(invocation: &InvocationId, why: &str) -> Problem {
 }
 
 /// The same, with all else that is known: whoever waits gets this alone.
-fn failed_with(invocation: &InvocationId, why: &str, known: &Map<String, Value>) -> Value {
-    let known = known.iter().filter(|(_, value)| value.as_array().is_none_or(|list| !list.is_empty()));
+fn failed_with(invocation: &InvocationId, why: &str, known: &Answer) -> Value {
+    let known = serde_json::to_value(known)
+        .ok()
+        .and_then(|known| if let Value::Object(known) = known { Some(known) } else { None });
+    let known = known.into_iter().flatten().filter(|(_, value)| value.as_array().is_none_or(|list| !list.is_empty()));
     let known = known.filter(|(_, value)| value.as_str() != Some(""));
-    known.fold(failed(invocation, why), |problem, (name, value)| problem.with(name, value.clone())).to_json()
+    known.fold(failed(invocation, why), |problem, (name, value)| problem.with(&name, value)).to_json()
 }
 
 fn not_kept(record: &Record) -> Problem {

@@ -1,14 +1,37 @@
 //! Reading what a request brings, with errors of our own shape.
 
+use axum::body::Bytes;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
+use axum::http::header;
+use serde::de::DeserializeOwned;
 
 use crate::serve::{Kind, Problem};
 
+/// The largest request body, in bytes.
+const MAX_BODY: usize = 8 << 20;
+
 /// A JSON body.
-#[derive(FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
 pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(mut request: Request, state: &S) -> Result<Self, Problem> {
+        DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
+        if request.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
+            let axum::Json(read) = axum::Json::from_request(request, state).await?;
+            return Ok(Self(read));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(JsonRejection::from)?;
+        if let Ok(read) = serde_json::from_slice(&bytes) {
+            return Ok(Self(read));
+        }
+        // Where an error is, is only kept count of where there is one: it takes as long as reading.
+        let axum::Json(read) = axum::Json::from_bytes(&bytes)?;
+        Ok(Self(read))
+    }
+}
 
 /// The parts of the path.
 #[derive(FromRequestParts)]

@@ -1,9 +1,11 @@
 //! Calls of skills: waited for, or begun and asked for later.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use clawcoil::id::{Caller, InvocationId, SkillName};
@@ -22,6 +24,21 @@ use crate::serve::{App, Bearer, Kind, Problem, Shared};
 
 /// The longest that a caller may give a call, in seconds.
 const LONGEST: u32 = 86_400;
+
+/// How a call is asked for.
+pub(crate) struct Wishes {
+    /// Whether the caller may call at all is said first.
+    key: Result<Option<Key>, Problem>,
+    preferred: Preferences,
+}
+
+impl<S: Sync> FromRequestParts<S> for Wishes {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self { key: Key::of(&parts.headers), preferred: Preferences::of(&parts.headers) })
+    }
+}
 
 /// A call that is asked for.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -103,11 +120,11 @@ pub(crate) struct Invocations {
 pub(crate) async fn create(
     State(app): State<Shared>,
     bearer: Bearer,
-    headers: HeaderMap,
+    Wishes { key, preferred }: Wishes,
     JsonBody(new): JsonBody<NewInvocation>,
 ) -> Result<Response, Problem> {
     let caller = bearer.caller(Scope::Invoke)?;
-    let (key, preferred) = (Key::of(&headers)?, Preferences::of(&headers));
+    let key = key?;
     let new = new.read(caller.clone())?;
     if key.is_none() && !preferred.respond_async {
         return once(&app, new).await;

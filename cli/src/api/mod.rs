@@ -26,13 +26,9 @@ use crate::serve::Shared;
 
 pub(crate) use calls::Calls;
 
-/// The largest request body, in bytes.
-const MAX_BODY: usize = 8 << 20;
-
 /// The routes of the API.
 pub(crate) fn router() -> Router<Shared> {
-    let (router, _) = described().split_for_parts();
-    router.layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+    described().split_for_parts().0
 }
 
 fn described() -> OpenApiRouter<Shared> {

@@ -31,7 +31,6 @@ use crate::settings::{Settings, SettingsArgs};
 pub(crate) use agent::replace_file;
 pub(crate) use grant::lock_permissions;
 pub(crate) use policy::denial_json;
-pub(crate) use run::receipt_json;
 
 /// How wide help is at most.
 const WIDTH: usize = 100;

@@ -1,7 +1,7 @@
 //! `clawcoil run`
 
 use clap::Args;
-use clawcoil::host::{Outcome, Receipt};
+use clawcoil::host::Outcome;
 use clawcoil::id::{SkillName, UserId};
 use clawcoil::runtime::{End, Logs, Tool, parse_input};
 use serde_json::{Map, Value, json};
@@ -10,6 +10,7 @@ use super::agent;
 use super::policy::denial_json;
 use crate::exit::{Code, Failure, action_json};
 use crate::output::{Output, printable, read_stdin};
+use crate::receipt::ReceiptBody;
 use crate::settings::Settings;
 
 /// Call a tool of a skill for a user
@@ -74,30 +75,10 @@ impl Run {
         // Tokens that expire during the call are refreshed on the way.
         let outcome = host.invoke(&agent::caller(&self.user)?, &self.skill, self.tool.as_deref(), &input).await?;
         if self.receipt {
-            output.note(format_args!("{:#}", receipt_json(&outcome.receipt)));
+            output.note(format_args!("{:#}", json!(ReceiptBody::from(outcome.receipt.clone()))));
         }
         finish(&self.skill, outcome, output)
     }
-}
-
-/// A receipt, for programs.
-pub(crate) fn receipt_json(receipt: &Receipt) -> Value {
-    let credentials = receipt
-        .credentials
-        .iter()
-        .map(|(connection, generation)| json!({ "connection": connection.to_string(), "generation": generation.0 }));
-    json!({
-        "invocation": receipt.invocation.to_string(),
-        "skill": receipt.skill.to_string(),
-        "skill_digest": receipt.skill_digest.to_string(),
-        "tool": receipt.tool,
-        "policy": receipt.policy_hash.to_string(),
-        "origins": receipt.origins,
-        "credentials": credentials.collect::<Vec<_>>(),
-        "chain": receipt.chain,
-        "entry": receipt.position.map(|position| position.seq),
-        "hash": receipt.position.map(|position| position.hash.to_string()),
-    })
 }
 
 pub(super) fn object(text: &str) -> Result<Value, Failure> {
@@ -177,7 +158,7 @@ fn finish(skill: &SkillName, outcome: Outcome, output: &Output) -> Result<(), Fa
         "denials": outcome.denials.iter().map(denial_json).collect::<Vec<_>>(),
         "actions": outcome.actions.iter().map(action_json).collect::<Vec<_>>(),
         "memory_bytes": outcome.memory,
-        "receipt": receipt_json(&outcome.receipt),
+        "receipt": ReceiptBody::from(outcome.receipt),
     });
     match outcome.end {
         End::Value(value) => {

@@ -18,10 +18,10 @@ use std::time::Duration;
 use clawcoil::clock::random;
 use clawcoil::host::{Host, Outcome};
 use clawcoil::id::{Caller, InvocationId, SkillName};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::answer;
+use super::answer::{self, Answer};
 use super::key::{Key, used_otherwise};
 use crate::serve::{App, Kind, Problem, RequestId, Shared, Working};
 use alive::Process;
@@ -52,7 +52,7 @@ pub(super) struct Kept {
     /// Cancelled when the call has ended.
     pub(super) done: CancellationToken,
     /// Its answer, once it has ended, also where that is too large to be kept.
-    answer: Arc<OnceLock<Map<String, Value>>>,
+    answer: Arc<OnceLock<Answer>>,
 }
 
 /// What a request with a key comes to.
@@ -155,7 +155,7 @@ impl Calls {
     }
 
     /// What came of a call that has ended. `None`: its answer was too large to be kept.
-    pub(super) fn answer(app: &App, record: &Record) -> Result<Option<Map<String, Value>>, Problem> {
+    pub(super) fn answer(app: &App, record: &Record) -> Result<Option<Answer>, Problem> {
         Ok(Store(app.host.vault()).answer(record.id())?)
     }
 
@@ -255,7 +255,7 @@ impl Calls {
 
 impl Kept {
     /// Waits for the end, and takes what came of it.
-    pub(super) async fn ended(&self) -> Option<Map<String, Value>> {
+    pub(super) async fn ended(&self) -> Option<Answer> {
         self.done.cancelled().await;
         self.answer.get().cloned()
     }
@@ -299,7 +299,7 @@ struct Call {
     key: Option<Key>,
     record: Record,
     id: InvocationId,
-    answer: Arc<OnceLock<Map<String, Value>>>,
+    answer: Arc<OnceLock<Answer>>,
     place: Place,
     /// A server that stops waits for it.
     _working: Working,
@@ -419,7 +419,7 @@ mod tests {
         store.begin(&record, caller).await.unwrap();
         record.ended(State::Succeeded, now, 2);
         record.bytes = bytes;
-        store.end(&record, caller, &Map::new()).await.unwrap();
+        store.end(&record, caller, &Answer::default()).await.unwrap();
         record
     }
 

@@ -10,8 +10,8 @@ use clawcoil::id::{Caller, Generation, InvocationId, Owner};
 use clawcoil::vault::{Document, Vault, VaultError};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::super::answer::Answer;
 use super::super::key::Keys;
 
 const RECORD: &str = "invocation";
@@ -165,19 +165,14 @@ impl<'a> Store<'a> {
     }
 
     /// Writes down the end of a call: first its answer, if that is to be kept, then that it has ended.
-    pub(super) async fn end(
-        self,
-        record: &Record,
-        caller: &Caller,
-        answer: &Map<String, Value>,
-    ) -> Result<(), VaultError> {
+    pub(super) async fn end(self, record: &Record, caller: &Caller, answer: &Answer) -> Result<(), VaultError> {
         if !record.answer_lost {
             self.0.put_document(&self.document(ANSWER, record, answer, caller, 0)).await?;
         }
         self.0.replace_document(&self.document(RECORD, record, record, caller, record.revision)).await.map(drop)
     }
 
-    pub(super) fn answer(self, id: &str) -> Result<Option<Map<String, Value>>, VaultError> {
+    pub(super) fn answer(self, id: &str) -> Result<Option<Answer>, VaultError> {
         let found = self.0.document(ANSWER, &self.0.lookup_of(ANSWER, id))?;
         Ok(found.as_ref().and_then(read))
     }
