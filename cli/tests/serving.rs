@@ -4,6 +4,7 @@
 mod served;
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -239,6 +240,24 @@ async fn a_second_signal_does_not_wait_for_the_calls() {
         let (_agent, status) = stage.ended().await;
         assert!(status.success(), "{status}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_vault_was_replaced_by_another_file_ends_and_says_so() {
+    let agent = GuestAgent::new("probe", PROBE_MANIFEST, PROBE_GRANT, "", &[]).await;
+    let home = agent.host.home().folder();
+    let token = served::token(home, "bot", "alice", &["invoke"]);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut command = served::clawcoil(home, &["serve", "--json", "--listen", "127.0.0.1:0"]);
+    let served = Served::of(command.stderr(Stdio::from(log.reopen().unwrap())), home);
+    assert_eq!(served.api(Method::GET, "/v1/skills", &token, &Value::Null).await.status, StatusCode::OK);
+    let database = agent.host.home().database();
+    let other = database.with_extension("other");
+    std::fs::copy(&database, &other).unwrap();
+    std::fs::rename(&other, &database).unwrap();
+    assert_eq!(served.ended().await.code(), Some(1));
+    let said = std::fs::read_to_string(log.path()).unwrap();
+    assert!(said.contains("was replaced or taken away while it was served"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

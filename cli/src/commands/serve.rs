@@ -63,7 +63,7 @@ impl Serve {
         let traces = Traces::chosen(settings.collector.as_deref(), config.collector.as_ref())?;
         logging::start_serving(settings, self.access_log, traces.as_ref());
         let metrics = Metrics::start()?;
-        let builder = Host::builder(home).runtime(runtime::Settings::default()).observer(Arc::new(Counting));
+        let builder = Host::builder(home).runtime(runtime::Settings::default()).observer(Arc::new(Counting::default()));
         let host = Arc::new(builder.open().await?);
         agent::opened(settings, &host);
         let asked = self.listen.or_else(|| config.listen.clone()).unwrap_or(DEFAULT);
@@ -83,14 +83,20 @@ impl Serve {
         let limits = app.config.limits;
         let serving = listening.serve(serve::router(Arc::clone(&app)), limits.connections, &closing);
         let ending = async {
-            signals.next().await;
-            app.stop(limits.drain, signals.next()).await;
+            let ended = tokio::select! {
+                () = signals.next() => Ok(()),
+                // Who was let in by what is open may have been shut out in what stands there now: nothing may finish.
+                () = app.changes.vault_replaced() => Err(replaced(host.home())),
+            };
+            let drain = if ended.is_ok() { limits.drain } else { Duration::ZERO };
+            app.stop(drain, signals.next()).await;
             closing.cancel();
+            ended
         };
-        tokio::select! {
-            ((), ()) = async { tokio::join!(serving, ending) } => {}
-            () = app.keep_metrics() => {}
-        }
+        let ended = tokio::select! {
+            ((), ended) = async { tokio::join!(serving, ending) } => ended,
+            () = app.keep_metrics() => Ok(()),
+        };
         watching.abort();
         tidying.abort();
         // Nothing is claimed any more; what is being refreshed is waited for at the program's end.
@@ -98,8 +104,17 @@ impl Serve {
         if let Some(traces) = traces {
             traces.end().await;
         }
-        Ok(())
+        ended
     }
+}
+
+fn replaced(home: &Home) -> Failure {
+    let database = home.database();
+    Failure::error(format!(
+        "{} was replaced or taken away while it was served, so nothing more is done with the one that was open: put the right file \
+         in place and start the server again",
+        database.display()
+    ))
 }
 
 /// What tells a server to stop.

@@ -4,6 +4,7 @@
 //! the permissions comes into force by itself, all or nothing: with an error in them, the policy before stays. SIGHUP looks at
 //! once, and reads the permissions also where nothing can be seen to have changed.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use clawcoil::host::{Home, Host, ReloadError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// How often is looked.
 const EVERY: Duration = Duration::from_millis(250);
@@ -36,11 +38,17 @@ pub(crate) struct Changes {
     sender: broadcast::Sender<Change>,
     /// The permissions in the files have errors, and those before are in force.
     outdated: Arc<AtomicBool>,
+    /// Cancelled when another file stands where the vault was: what is open is not what commands change.
+    vault_replaced: CancellationToken,
 }
 
 impl Changes {
     pub(crate) fn new() -> Self {
-        Self { sender: broadcast::channel(BACKLOG).0, outdated: Arc::default() }
+        Self {
+            sender: broadcast::channel(BACKLOG).0,
+            outdated: Arc::default(),
+            vault_replaced: CancellationToken::new(),
+        }
     }
 
     /// What changes from now on. `Lagged` means: look at everything.
@@ -53,9 +61,14 @@ impl Changes {
         self.outdated.load(Ordering::Relaxed)
     }
 
+    /// Waits until another file stands where the vault was, or none.
+    pub(crate) async fn vault_replaced(&self) {
+        self.vault_replaced.cancelled().await;
+    }
+
     /// Looks for changes until the handle is aborted.
     pub(crate) fn watch(&self, host: Arc<Host>) -> JoinHandle<()> {
-        let Self { sender, outdated } = self.clone();
+        let Self { sender, outdated, vault_replaced } = self.clone();
         // From here on SIGHUP does not end the process any more.
         let mut hangup = signal(SignalKind::hangup())
             .inspect_err(|error| tracing::error!("SIGHUP can't be listened for: {error}"))
@@ -69,6 +82,10 @@ impl Changes {
             loop {
                 let demanded = hung_up_within(EVERY, hangup.as_mut()).await;
                 let now = Seen::of(&host);
+                if now.vault != before.vault {
+                    vault_replaced.cancel();
+                    return;
+                }
                 if demanded || now.policy != before.policy {
                     let host = Arc::clone(&host);
                     // Reading, comparing and recording may take a while.
@@ -117,6 +134,8 @@ fn reload(host: &Host) -> bool {
 /// What can be told of the files without reading them.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
+    /// Device and number of the vault's file.
+    vault: Option<(u64, u64)>,
     epoch: Option<u64>,
     policy: Vec<Stamp>,
     skills: Vec<Stamp>,
@@ -132,7 +151,8 @@ impl Seen {
         let mut skills = folder(home.skills());
         let files: Vec<Stamp> = skills.iter().flat_map(|(path, ..)| folder(path.clone())).collect();
         skills.extend(files);
-        Self { epoch: host.vault().epoch().ok(), policy, skills }
+        let vault = std::fs::metadata(home.database()).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        Self { vault, epoch: host.vault().epoch().ok(), policy, skills }
     }
 }
 
