@@ -11,7 +11,8 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clawcoil::clock::{Clock, Timestamp, random};
 use clawcoil::host::Host;
 use clawcoil::id::{ClientName, Generation, Owner};
-use clawcoil::vault::{Document, Vault, VaultError};
+use clawcoil::recall::Recall;
+use clawcoil::vault::{Document, Lookup, Stamp, Vault, VaultError};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -24,6 +25,9 @@ const PREFIX: &str = "claw_";
 const NAME: &str = "tok_";
 
 const KIND: &str = "caller-token";
+
+/// So many tokens are known without a look at the vault.
+const MOST_SHOWN: usize = 4096;
 
 /// What a new token is for.
 #[derive(Debug)]
@@ -55,6 +59,28 @@ struct Stored {
     act_as: Option<String>,
     scopes: Vec<String>,
     created_at: i64,
+}
+
+/// Who the tokens that were shown lately belong to, as long as nothing is committed to the vault. The tokens themselves are not kept.
+pub(crate) struct Shown(Recall<Lookup, ShownToken>);
+
+#[derive(Clone)]
+struct ShownToken {
+    stamp: Stamp,
+    expires_at: Option<Timestamp>,
+    authenticated: Arc<Authenticated>,
+}
+
+impl ShownToken {
+    fn is_good(&self, stamp: Option<Stamp>, clock: &dyn Clock) -> bool {
+        stamp == Some(self.stamp) && self.expires_at.is_none_or(|at| clock.now() < at)
+    }
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self(Recall::new(MOST_SHOWN))
+    }
 }
 
 /// The tokens of one agent.
@@ -108,17 +134,28 @@ impl<'a> Tokens<'a> {
     }
 
     /// Who shows this token; `None`: nobody that is known, or it has expired or was revoked.
-    pub(crate) fn authenticate(&self, text: &str) -> Result<Option<Authenticated>, VaultError> {
+    pub(crate) fn authenticate(&self, shown: &Shown, text: &str) -> Result<Option<Arc<Authenticated>>, VaultError> {
         if !text.starts_with(PREFIX) {
             return Ok(None);
         }
-        let document = self.vault.document(KIND, &self.vault.lookup_of(KIND, text))?;
-        Ok(document.as_ref().and_then(read).map(|token| Authenticated {
-            credential: token.name,
-            client: token.client,
-            subject: token.subject,
-            scopes: token.scopes,
-        }))
+        let lookup = self.vault.lookup_of(KIND, text);
+        // Taken before the token is read: a commit in between makes the stamp too old, never too new.
+        let stamp = self.vault.stamp();
+        let known =
+            |token: &ShownToken| token.is_good(stamp, self.clock.as_ref()).then(|| Arc::clone(&token.authenticated));
+        if let Some(authenticated) = shown.0.read(&lookup, known).flatten() {
+            return Ok(Some(authenticated));
+        }
+        let document = self.vault.document(KIND, &lookup)?;
+        let Some(CallerToken { name, client, subject, scopes, expires_at, .. }) = document.as_ref().and_then(read)
+        else {
+            return Ok(None);
+        };
+        let authenticated = Arc::new(Authenticated { credential: name, client, subject, scopes });
+        if let Some(stamp) = stamp {
+            shown.0.put(lookup, ShownToken { stamp, expires_at, authenticated: Arc::clone(&authenticated) });
+        }
+        Ok(Some(authenticated))
     }
 
     /// Whether a credential of this name, good before, is good still. Others than our own can't be revoked.
@@ -170,4 +207,47 @@ fn read(document: &Document) -> Option<CallerToken> {
         created_at: Timestamp::from_millisecond(stored.created_at).ok()?,
         expires_at: document.expires_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clawcoil::clock::ManualClock;
+    use clawcoil::host::{Home, init};
+    use clawcoil::identity::Recovery;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_that_is_known_is_not_looked_up_again_until_it_is_revoked_or_expires() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home"));
+        let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
+        init(&home, &Recovery::none(), Arc::new(clock.clone())).await.unwrap();
+        let host = Host::builder(home).clock(Arc::new(clock.clone())).open().await.unwrap();
+        let (tokens, shown) = (Tokens::of(&host), Shown::default());
+        let new = |expires_at| NewToken {
+            client: "bot".parse().unwrap(),
+            subject: Subject::User("alice".parse().unwrap()),
+            scopes: [Scope::Invoke].into(),
+            expires_at,
+        };
+        let until = clock.now().saturating_add(Duration::from_mins(1)).unwrap();
+        let (_, expiring) = tokens.issue(new(Some(until))).await.unwrap();
+        let (revoked, text) = tokens.issue(new(None)).await.unwrap();
+        let of = |text: &str| tokens.authenticate(&shown, text).unwrap();
+        for text in [&expiring, &text] {
+            let (first, again) = (of(text).unwrap(), of(text).unwrap());
+            assert!(Arc::ptr_eq(&first, &again), "it was looked up again");
+        }
+        let mut wrong = text.to_string();
+        wrong.replace_range(10..11, if wrong.get(10..11) == Some("A") { "B" } else { "A" });
+        assert!(of(&wrong).is_none());
+        clock.advance(Duration::from_mins(1));
+        assert!(of(&expiring).is_none(), "it has expired, and nothing was written since");
+        assert!(of(&text).is_some());
+        tokens.revoke(&revoked.name).await.unwrap().unwrap();
+        assert!(of(&text).is_none(), "it was revoked");
+    }
 }

@@ -1,5 +1,7 @@
 //! The credential of a request.
 
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -16,7 +18,7 @@ pub(crate) const USER: &str = "clawcoil-user";
 /// Who calls: by the bearer token of the request (RFC 6750 section 2.1), or by whose process it is that called at the Unix socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Bearer {
-    authenticated: Authenticated,
+    authenticated: Arc<Authenticated>,
     named: Option<UserId>,
 }
 
@@ -42,12 +44,12 @@ impl Bearer {
                     );
                     Problem::new(Kind::Unauthenticated, detail)
                 })?;
-                Authenticated {
+                Arc::new(Authenticated {
                     credential: format!("unix:{}", peer.uid),
                     client: peer.client.clone(),
                     subject: peer.subject.clone(),
                     scopes: peer.scopes.clone(),
-                }
+                })
             }
             (None, None | Some(Peer::Tcp(_))) => return Err(missing()),
         };
@@ -96,16 +98,16 @@ impl FromRequestParts<Shared> for Anybody {
     }
 }
 
-async fn by_token(app: &App, token: &str) -> Result<Authenticated, Problem> {
+async fn by_token(app: &App, token: &str) -> Result<Arc<Authenticated>, Problem> {
     let refused = |detail: String| {
         Problem::new(Kind::Unauthenticated, detail)
             .with_header(header::WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"")
     };
-    if let Some(authenticated) = Tokens::of(&app.host).authenticate(token)? {
+    if let Some(authenticated) = Tokens::of(&app.host).authenticate(&app.shown, token)? {
         return Ok(authenticated);
     }
     match app.keys.authenticate(&app.host, &app.config.identity_providers, token).await {
-        Ok(Some(authenticated)) => Ok(authenticated),
+        Ok(Some(authenticated)) => Ok(Arc::new(authenticated)),
         Ok(None) => Err(refused("the token is not known: it expired, was revoked, or never was one".to_owned())),
         Err(error @ JwtError::Invalid(_)) => Err(refused(error.to_string())),
         Err(error @ JwtError::Unavailable { .. }) => {

@@ -69,14 +69,18 @@ struct Parted {
     reasons: Vec<&'static str>,
 }
 
-/// The two routes. They are not behind the check of `Host`: probes call by address.
+/// They are not behind the check of `Host`: probes call by address.
+pub(super) const ROUTES: [&str; 2] = ["/healthz", "/readyz"];
+
+/// The two routes.
 pub(super) fn router() -> Router<Shared> {
+    let [alive, prepared] = ROUTES;
     Router::new()
         .route(
-            "/healthz",
+            alive,
             get(async |_: Anybody| answer(StatusCode::OK, &Body { status: "alive", parts: serde_json::Map::new() })),
         )
-        .route("/readyz", get(ready))
+        .route(prepared, get(ready))
 }
 
 async fn ready(_: Anybody, State(app): State<Shared>) -> Response {

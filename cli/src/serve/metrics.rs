@@ -7,6 +7,7 @@
 //! on it that shows no credential. One that is shown is judged there as well. Behind a proxy everybody seems to be on this machine, so
 //! there a public address makes the credential needed.
 
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,18 +15,19 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts as _, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use clawcoil::clock::Clock;
 use clawcoil::host::Host;
 use clawcoil::id::{ProviderId, SkillName};
 use clawcoil::observe::{Called, Observer};
+use clawcoil::recall::{Equivalent, Recall};
 use clawcoil::vault;
 use hyper::body::{Frame, SizeHint};
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::access::Line;
 use super::{App, Bearer, Peer, Problem, Shared};
 use crate::callers::Scope;
 use crate::exit::{Failure, chain};
@@ -135,15 +137,85 @@ fn count_connections(host: &Host) -> Result<(), vault::VaultError> {
 }
 
 /// Counts what the library tells of.
-pub(crate) struct Counting;
+#[derive(Default)]
+pub(crate) struct Counting {
+    /// By skill, tool and end.
+    calls: Counters<(Box<str>, Box<str>, &'static str)>,
+}
+
+/// A count and its times by their labels: to look for them among all that is counted costs more than to count.
+pub(super) struct Counters<K = Labels>(Recall<K, (Counter, Histogram)>);
+
+/// So many are kept at hand.
+const MOST: usize = 4096;
+
+impl<K: Eq + Hash> Default for Counters<K> {
+    fn default() -> Self {
+        Self(Recall::new(MOST))
+    }
+}
+
+impl<K: Eq + Hash> Counters<K> {
+    fn count<Q: Equivalent<K> + Hash>(
+        &self,
+        key: &Q,
+        took: Duration,
+        make: impl FnOnce() -> (K, (Counter, Histogram)),
+    ) {
+        let count = |(counter, times): &(Counter, Histogram)| {
+            counter.increment(1);
+            times.record(took.as_secs_f64());
+        };
+        if self.0.read(key, count).is_none() {
+            let (labels, handles) = make();
+            count(&handles);
+            self.0.put(labels, handles);
+        }
+    }
+}
+
+/// What a request is counted by.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct Labels {
+    method: &'static str,
+    route: Box<str>,
+    status: u16,
+}
+
+/// The same, borrowed.
+#[derive(Hash)]
+struct LabelsOf<'a> {
+    method: &'static str,
+    route: &'a str,
+    status: u16,
+}
+
+impl Equivalent<Labels> for LabelsOf<'_> {
+    fn equivalent(&self, key: &Labels) -> bool {
+        (self.method, self.route, self.status) == (key.method, &*key.route, key.status)
+    }
+}
+
+#[derive(Hash)]
+struct CallOf<'a>(&'a str, &'a str, &'static str);
+
+impl Equivalent<(Box<str>, Box<str>, &'static str)> for CallOf<'_> {
+    fn equivalent(&self, (skill, tool, end): &(Box<str>, Box<str>, &'static str)) -> bool {
+        (self.0, self.1, self.2) == (&**skill, &**tool, *end)
+    }
+}
 
 impl Observer for Counting {
     fn called(&self, call: &Called<'_>) {
-        let skill = call.skill.map_or("", SkillName::as_str).to_owned();
-        let tool = call.tool.unwrap_or_default().to_owned();
-        let labels = [("skill", skill), ("tool", tool), ("end", call.end.to_owned())];
-        counter!("clawcoil_invocations_total", &labels).increment(1);
-        histogram!("clawcoil_invocation_duration_seconds", &labels).record(call.took.as_secs_f64());
+        let (skill, tool) = (call.skill.map_or("", SkillName::as_str), call.tool.unwrap_or_default());
+        self.calls.count(&CallOf(skill, tool, call.end), call.took, || {
+            let labels = [("skill", skill.to_owned()), ("tool", tool.to_owned()), ("end", call.end.to_owned())];
+            let counter = counter!("clawcoil_invocations_total", &labels);
+            (
+                (skill.into(), tool.into(), call.end),
+                (counter, histogram!("clawcoil_invocation_duration_seconds", &labels)),
+            )
+        });
         if let Some(limit) = call.limit.or((call.end == "busy").then_some("calls")) {
             counter!("clawcoil_limits_hit_total", "limit" => limit).increment(1);
         }
@@ -159,26 +231,46 @@ impl Observer for Counting {
     }
 }
 
-/// Counts a request, and the stream that its answer may be; tells of it in the access log.
-pub(super) async fn measure(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    let method = known(request.method());
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let line = app.access.line(&mut request);
-    let begun = app.host.clock().monotonic();
-    let response = next.run(request).await;
-    let took = app.host.clock().monotonic().saturating_sub(begun);
-    if let Some(line) = line {
-        line.end(method, &route, response.status(), took);
+/// A request that is counted when it has its answer, and told of in the access log.
+pub(super) struct Measured {
+    method: &'static str,
+    route: Option<MatchedPath>,
+    line: Option<Line>,
+    begun: Duration,
+}
+
+impl Measured {
+    pub(super) fn begin(app: &App, request: &mut Request) -> Self {
+        Self {
+            method: known(request.method()),
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            line: app.access.line(request),
+            begun: app.host.clock().monotonic(),
+        }
     }
-    let status = response.status().as_str().to_owned();
-    let labels = [("method", method.to_owned()), ("route", route.clone()), ("status", status)];
-    counter!("clawcoil_http_requests_total", &labels).increment(1);
-    histogram!("clawcoil_http_request_duration_seconds", &labels).record(took.as_secs_f64());
-    let is_stream = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    if is_stream { response.map(|body| Body::new(Stream::open(body, route))) } else { response }
+
+    /// Counts it, and the stream that its answer may be.
+    pub(super) fn end(self, app: &App, response: Response) -> Response {
+        let Self { method, route, line, begun } = self;
+        let route = route.as_ref().map_or("none", MatchedPath::as_str);
+        let took = app.host.clock().monotonic().saturating_sub(begun);
+        if let Some(line) = line {
+            line.end(method, route, response.status(), took);
+        }
+        let status = response.status();
+        app.counters.count(&LabelsOf { method, route, status: status.as_u16() }, took, || {
+            let labels =
+                [("method", method.to_owned()), ("route", route.to_owned()), ("status", status.as_str().to_owned())];
+            let counter = counter!("clawcoil_http_requests_total", &labels);
+            let times = histogram!("clawcoil_http_request_duration_seconds", &labels);
+            (Labels { method, route: route.into(), status: status.as_u16() }, (counter, times))
+        });
+        let is_stream = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        if is_stream { response.map(|body| Body::new(Stream::open(body, route.to_owned()))) } else { response }
+    }
 }
 
 /// A method that a client made up is no label.
@@ -234,9 +326,12 @@ impl HttpBody for Stream {
     }
 }
 
-/// The route. It is not behind the check of `Host`: who collects figures calls by address.
+/// It is not behind the check of `Host`: who collects figures calls by address.
+pub(super) const ROUTE: &str = "/metrics";
+
+/// The route.
 pub(super) fn router() -> Router<Shared> {
-    Router::new().route("/metrics", get(show))
+    Router::new().route(ROUTE, get(show))
 }
 
 async fn show(State(app): State<Shared>, request: Request) -> Result<Response, Problem> {
@@ -267,11 +362,12 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             let skill: SkillName = "gmail-send".parse().unwrap();
             let took = Duration::from_millis(20);
+            let counting = Counting::default();
             let called = Called { skill: Some(&skill), tool: Some("send"), end: "limit", limit: Some("time"), took };
-            Counting.called(&called);
-            Counting.called(&Called { skill: None, tool: None, end: "not-found", limit: None, took });
-            Counting.denied("forbidden");
-            Counting.refreshed(&"google".parse().unwrap(), "refreshed");
+            counting.called(&called);
+            counting.called(&Called { skill: None, tool: None, end: "not-found", limit: None, took });
+            counting.denied("forbidden");
+            counting.refreshed(&"google".parse().unwrap(), "refreshed");
         });
         let text = handle.render();
         for line in [
@@ -283,6 +379,26 @@ mod tests {
             "clawcoil_refreshes_total{provider=\"google\",result=\"refreshed\"} 1",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_again_is_found_by_its_labels_and_other_labels_are_counted_apart() {
+        let recorder = builder().unwrap().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let (counting, skill) = (Counting::default(), "echo".parse().unwrap());
+            let called =
+                |end| Called { skill: Some(&skill), tool: Some("echo"), end, limit: None, took: Duration::ZERO };
+            counting.called(&called("ok"));
+            let made = || unreachable!("it is known");
+            counting.calls.count(&CallOf("echo", "echo", "ok"), Duration::ZERO, made);
+            counting.called(&called("trap"));
+        });
+        let text = handle.render();
+        for (end, count) in [("ok", 2), ("trap", 1)] {
+            let line = format!("clawcoil_invocations_total{{skill=\"echo\",tool=\"echo\",end=\"{end}\"}} {count}");
+            assert!(text.contains(&line), "{line} is missing in:\n{text}");
         }
     }
 

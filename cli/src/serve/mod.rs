@@ -1,7 +1,7 @@
 //! `clawcoil serve`: the host for programs and browsers, over HTTP.
 //!
 //! ```text
-//! connection (bounds) → id → stop → guard (Host, Origin) → route → Bearer (who calls) → handler → Host
+//! connection (bounds) → route → id → figures → guard (Host, Origin) → stop → Bearer (who calls) → handler → Host
 //! ```
 //!
 //! Each surface is a router of its own over one [`App`]: the API ([`crate::api`]) is for programs, MCP ([`crate::mcp`]) for agents. Nothing is anonymous but
@@ -28,13 +28,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use clawcoil::host::Host;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::api::Calls;
-use crate::callers::Keys;
+use crate::callers::{Keys, Shown};
 use crate::connecting::{Proofs, Sessions};
 use crate::console::Activity;
 
@@ -60,6 +60,8 @@ pub(crate) struct App {
     pub(crate) config: Config,
     /// The keys of identity providers.
     pub(crate) keys: Keys,
+    /// Who showed which token lately.
+    pub(crate) shown: Shown,
     /// How often callers may ask.
     pub(crate) rates: Rates,
     /// Tells what has changed.
@@ -82,6 +84,7 @@ pub(crate) struct App {
     access: access::AccessLog,
     /// What is counted; absent where nobody is served it.
     metrics: Option<Metrics>,
+    counters: metrics::Counters,
 }
 
 impl App {
@@ -98,6 +101,7 @@ impl App {
             rates: Rates::new(config.limits),
             config,
             keys: Keys::default(),
+            shown: Shown::default(),
             changes: Changes::new(),
             sessions: Sessions::new(proofs),
             calls: Calls::new(),
@@ -108,6 +112,7 @@ impl App {
             health: health::Health::default(),
             access: access::AccessLog::new(),
             metrics: None,
+            counters: metrics::Counters::default(),
         }
     }
 
@@ -147,20 +152,31 @@ fn guarded(app: Shared, routes: Router<Shared>) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(Kind::MethodNotAllowed, "this resource doesn't know the method")
         })
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
         .merge(health::router())
         .merge(metrics::router())
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), stop::during))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), metrics::measure))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), named))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
         .with_state(app)
 }
 
-/// Gives each request its name.
-async fn named(State(app): State<Shared>, request: Request, next: Next) -> Response {
+/// What stands around each request, in one layer: each more would cost as much as all that is done here.
+async fn around(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
     let id = RequestId::of(&request, app.host.clock().as_ref());
     let span = traces::of_request(&request, &id);
-    let response = id.run(request, next).instrument(span.clone()).await;
+    request.extensions_mut().insert(RequestOrigin { id: id.clone(), span: span.clone() });
+    let header = id.to_header();
+    let answering = id.scope(async {
+        let measured = metrics::Measured::begin(&app, &mut request);
+        let mut response = match guard::check(&app.origins, &request) {
+            Ok(()) => stop::during(&app, request, next).await,
+            Err(problem) => problem.into_response(),
+        };
+        stop::part(&app, &mut response);
+        measured.end(&app, response)
+    });
+    let mut response = answering.instrument(span.clone()).await;
+    if let Some(header) = header {
+        response.headers_mut().insert(request_id::HEADER, header);
+    }
     traces::answered(&span, response.status());
     response
 }

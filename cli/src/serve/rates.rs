@@ -1,6 +1,7 @@
 //! How often a caller may ask.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -11,21 +12,27 @@ use super::{Kind, Problem};
 /// So many credentials are kept apart; beyond that, those that have been quiet are forgotten.
 const KEPT: usize = 10_000;
 
+/// After so many requests it is looked whether there are more.
+const LOOK: usize = 1024;
+
 /// One allowance for each credential.
-pub(crate) struct Rates(DefaultKeyedRateLimiter<String>);
+pub(crate) struct Rates {
+    limiter: DefaultKeyedRateLimiter<String>,
+    asked: AtomicUsize,
+}
 
 impl Rates {
     pub(crate) fn new(limits: Limits) -> Self {
         let requests = NonZeroU32::new(limits.requests_per_minute).unwrap_or(NonZeroU32::MIN);
-        Self(RateLimiter::keyed(Quota::per_minute(requests)))
+        Self { limiter: RateLimiter::keyed(Quota::per_minute(requests)), asked: AtomicUsize::new(0) }
     }
 
     /// Counts a request.
     pub(crate) fn check(&self, credential: &str) -> Result<(), Problem> {
-        if self.0.len() > KEPT {
-            self.0.retain_recent();
+        if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK) && self.limiter.len() > KEPT {
+            self.limiter.retain_recent();
         }
-        self.0.check_key(&credential.to_owned()).map_err(|not_until| {
+        self.limiter.check_key(&credential.to_owned()).map_err(|not_until| {
             metrics::counter!("clawcoil_limits_hit_total", "limit" => "requests").increment(1);
             let wait = not_until.wait_time_from(DefaultClock::default().now());
             Problem::new(Kind::TooMany, "this credential asks too often; the operator sets how often it may")

@@ -1,12 +1,14 @@
 //! A name for each request, by which its answer, its problem and its lines in the log are found together.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
-use axum::response::Response;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clawcoil::clock::{Clock, random};
+use clawcoil::id::Digest;
 use tracing::{Instrument as _, Span};
 
 /// Where it stands: in the request, if who sent it has one already, and always in the answer.
@@ -28,7 +30,7 @@ pub(crate) struct Origin {
 
 /// The name of a request. It is no secret, and proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RequestId(Box<str>);
+pub(crate) struct RequestId(Arc<str>);
 
 impl RequestId {
     /// The one of the request that is being answered, where one is.
@@ -47,8 +49,15 @@ impl RequestId {
         ((1..=LONGEST).contains(&text.len()) && text.bytes().all(plain)).then(|| Self(text.into()))
     }
 
+    /// One that no other process gives, and this one not again. It tells nobody how many there were before.
     fn new(clock: &dyn Clock) -> Self {
-        Self(format!("req_{}", BASE64_URL_SAFE_NO_PAD.encode(random::<12>(clock))).into())
+        static PROCESS: OnceLock<[u8; 16]> = OnceLock::new();
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let process = PROCESS.get_or_init(|| random(clock));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let digest = Digest::of([&process[..], &number].concat().as_slice());
+        let name = digest.as_bytes().first_chunk::<12>().copied().unwrap_or_default();
+        Self(format!("req_{}", BASE64_URL_SAFE_NO_PAD.encode(name)).into())
     }
 
     /// That of the sender, or a new one.
@@ -73,20 +82,18 @@ impl RequestId {
         .in_current_span()
     }
 
-    /// Runs a request under this name, and puts it on the answer.
-    pub(super) async fn run(self, mut request: Request, next: Next) -> Response {
-        request.extensions_mut().insert(Origin { id: self.clone(), span: Span::current() });
-        let header = HeaderValue::from_str(&self.0);
-        let mut response = CURRENT.scope(self, next.run(request)).await;
-        if let Ok(header) = header {
-            response.headers_mut().insert(HEADER, header);
-        }
-        response
+    /// As it stands on the answer.
+    pub(super) fn to_header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.0).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use clawcoil::clock::SystemClock;
+
     use super::*;
 
     proptest::proptest! {
@@ -99,6 +106,13 @@ mod tests {
                 proptest::prop_assert!(!id.as_str().contains(special));
             }
         }
+    }
+
+    #[test]
+    fn no_name_is_given_twice() {
+        let clock = SystemClock::new();
+        let names: BTreeSet<_> = (0..1_000).map(|_| RequestId::new(&clock).0).collect();
+        assert_eq!(names.len(), 1_000);
     }
 
     #[test]

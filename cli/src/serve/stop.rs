@@ -5,15 +5,17 @@
 //!                 → interrupting (guests end, callers get a 503) → answers are sent → the listener closes
 //! ```
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
-use super::{App, Kind, Problem, Shared};
+use super::{App, Kind, Problem};
 
 /// What begins work that a server which is about to end would not finish: method and route.
 const BEGINS: [&str; 2] = ["/v1/invocations", "/v1/connect-sessions"];
@@ -22,39 +24,53 @@ const BEGINS: [&str; 2] = ["/v1/invocations", "/v1/connect-sessions"];
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Counts what is under way: requests that do something, and calls that outlive their request. Clones share the count.
-#[derive(Debug, Clone)]
-pub(crate) struct UnderWay(watch::Sender<usize>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UnderWay(Arc<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    now: AtomicUsize,
+    none: Notify,
+}
 
 impl UnderWay {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(0))
+        Self::default()
     }
 
     /// Counts one until the value is dropped.
     pub(crate) fn begin(&self) -> Working {
-        self.0.send_modify(|count| *count += 1);
-        Working(self.0.clone())
+        self.0.now.fetch_add(1, Ordering::SeqCst);
+        Working(Arc::clone(&self.0))
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        *self.0.borrow()
+        self.0.now.load(Ordering::SeqCst)
     }
 
     /// Waits until there is none.
     pub(crate) async fn idle(&self) {
-        // Its sender lives as long as this.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+        loop {
+            // What ends after this was made is noticed by it.
+            let none = self.0.none.notified();
+            if self.count() == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 }
 
 /// Something that is under way.
 #[derive(Debug)]
-pub(crate) struct Working(watch::Sender<usize>);
+pub(crate) struct Working(Arc<Count>);
 
 impl Drop for Working {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        if self.0.now.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.none.notify_waiters();
+        }
     }
 }
 
@@ -87,27 +103,29 @@ impl App {
 
 /// Runs a request as long as the server does: counted while it works, refused where it would begin something late, ended with
 /// a word where it takes too long.
-pub(super) async fn during(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn during(app: &App, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let begins = *request.method() == Method::POST && BEGINS.contains(&route);
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     // Counted before it is looked whether the server stops: else it could stop between the two.
     let _working = (!reads).then(|| app.under_way.begin());
-    let mut response = if begins && app.stopping.is_cancelled() {
-        Problem::new(Kind::Unavailable, "the host is shutting down and begins nothing new")
+    if begins && app.stopping.is_cancelled() {
+        return Problem::new(Kind::Unavailable, "the host is shutting down and begins nothing new")
             .retry_after(Duration::from_secs(1))
-            .into_response()
-    } else {
-        tokio::select! {
-            biased;
-            response = next.run(request) => response,
-            () = app.interrupting.cancelled() => App::ending().into_response(),
-        }
-    };
+            .into_response();
+    }
+    tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = app.interrupting.cancelled() => App::ending().into_response(),
+    }
+}
+
+/// A client that keeps its connection learns with its answer that it may not for longer.
+pub(super) fn part(app: &App, response: &mut Response) {
     if app.stopping.is_cancelled() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }
 
 #[cfg(test)]

@@ -164,9 +164,12 @@ pub(crate) fn of_mcp(parent: Option<&Span>, version: Option<&str>, meta: [Option
 }
 
 fn follow(span: &Span, named: &HeaderExtractor<'_>) {
+    if span.is_disabled() {
+        return;
+    }
     let context = TraceContextPropagator::new().extract_with_context(&Context::new(), named);
     if context.span().span_context().is_valid() {
-        // Where nobody traces, there is nothing to follow.
+        // Where nobody traces but spans are logged, there is nothing to follow.
         let _ = span.set_parent(context);
     }
 }
