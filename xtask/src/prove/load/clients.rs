@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use super::awake;
+
 /// How long an answer may take before it counts as an error.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -21,9 +23,9 @@ pub(super) struct Clients {
 pub(super) struct Run {
     pub(super) answers: u64,
     pub(super) errors: u64,
-    took: Duration,
+    pub(super) took: Duration,
     /// Sorted.
-    times: Vec<Duration>,
+    pub(super) times: Vec<Duration>,
 }
 
 impl Run {
@@ -48,6 +50,11 @@ impl Clients {
     /// As many as there are requests.
     pub(super) fn new(address: SocketAddr, requests: Vec<Vec<u8>>) -> Self {
         Self { address, requests }
+    }
+
+    /// Lets them call for so long, without ever sleeping.
+    pub(super) fn run_awake(&self, time: Duration) -> Result<Run> {
+        awake::run(self.address, &self.requests, time)
     }
 
     /// Lets them call for so long.
