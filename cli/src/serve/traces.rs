@@ -3,9 +3,12 @@
 //! ```text
 //! POST /v1/invocations            what came over HTTP, within the caller's own trace where it names one
 //! └ tools/call send               the call of the skill
+//!   └ POST                        a request of the skill's
 //! POST /mcp
 //! └ mcp tools/call                a request of MCP, within the trace that its `_meta` names
 //!   └ tools/call send
+//! refresh                         by itself, linked to the call that began it
+//! └ POST                          the request to the provider
 //! ```
 //!
 //! A span has names and no contents: no arguments, no results, no user, no address with a query.
