@@ -55,9 +55,10 @@ impl Keys {
         event::hexed(out, "prev", "", &link.prev);
     }
 
-    /// Ends an entry whose members stand in `out`, and says what the next one is linked to. No line feed yet.
-    pub(super) fn seal(&self, out: &mut Vec<u8>, link: &Link) -> Link {
-        let hash: [u8; 32] = Sha256::new().chain_update(link.prev).chain_update(&*out).finalize().into();
+    /// Ends an entry that begins at `start` in `out` with its members, and says what the next one is linked to. No line feed yet.
+    pub(super) fn seal(&self, out: &mut Vec<u8>, start: usize, link: &Link) -> Link {
+        let entry = out.get(start..).unwrap_or_default();
+        let hash: [u8; 32] = Sha256::new().chain_update(link.prev).chain_update(entry).finalize().into();
         let mut mac = self.mac.clone();
         mac.update(&hash);
         let mac = mac.finalize().into_bytes();
@@ -77,7 +78,7 @@ impl Keys {
         }
         let body = line.len().checked_sub(SUFFIX).and_then(|end| line.get(..end)).ok_or(Fault::Edited)?;
         let mut sealed = body.to_vec();
-        let next = self.seal(&mut sealed, after);
+        let next = self.seal(&mut sealed, 0, after);
         // A code of another key over the right hash: the line is whole.
         let mac_at = line.len().saturating_sub(9 + 32 + 2);
         match sealed == line {

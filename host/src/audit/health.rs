@@ -29,14 +29,14 @@ fn micros(clock: &dyn Clock) -> u64 {
 impl AuditLog {
     /// How many entries could not be written, or did not get to all sinks.
     pub fn failures(&self) -> u64 {
-        self.failures.count.load(Ordering::Relaxed)
+        self.shared.failures.count.load(Ordering::Relaxed)
     }
 
     /// Whether the log takes entries, as far as is known: its disk and its sinks answer, its file is where it
     /// belongs, and no entry has failed in this time.
     /// It may block for a moment.
     pub fn is_healthy(&self, within: Duration) -> bool {
-        let last = self.failures.last.load(Ordering::Relaxed);
+        let last = self.shared.failures.last.load(Ordering::Relaxed);
         let since = micros(self.shared.clock.as_ref()).saturating_sub(last);
         let failed = last > 0 && u128::from(since) < within.as_micros();
         !failed

@@ -25,6 +25,7 @@ use super::health::Failures;
 use super::settings::Settings;
 use super::sink::{ClosedSink, Inode, Sink};
 use super::stream::{self, Source};
+use super::together::Together;
 use super::witness::{Chain, Witness};
 
 /// A sink that takes longer than this for one line, or for making lines durable, counts as hanging.
@@ -127,7 +128,6 @@ pub struct AuditLog {
     pub(super) shared: Arc<Shared>,
     _syncer: Syncer,
     pub(super) elsewhere: Vec<Elsewhere>,
-    pub(super) failures: Failures,
     /// Where lines are written that may hang.
     writing: Aside,
     /// Where changes are told, which is never done by who waits for them.
@@ -158,6 +158,8 @@ pub(super) struct Shared {
     /// Lines were written since the last time they were made durable.
     pub(super) dirty: AtomicBool,
     pub(super) durable: Durable,
+    pub(super) together: Together,
+    pub(super) failures: Failures,
 }
 
 struct State {
@@ -177,7 +179,10 @@ struct State {
 struct Writer {
     link: Link,
     epoch: Option<u64>,
-    line: Vec<u8>,
+    /// The lines that are being written.
+    lines: Vec<u8>,
+    /// Where each of them ends, and what the next one is linked to.
+    ends: Vec<(usize, Link)>,
     /// The second of the entry before, as a number and as it is written.
     second: (i64, String),
     past: Past,
@@ -185,7 +190,8 @@ struct Writer {
 
 impl Writer {
     fn new(link: Link, epoch: Option<u64>, past: Past) -> Self {
-        Self { link, epoch, line: Vec::with_capacity(1024), second: (i64::MIN, String::new()), past }
+        let (lines, second) = (Vec::with_capacity(1024), (i64::MIN, String::new()));
+        Self { link, epoch, lines, ends: Vec::new(), second, past }
     }
 
     /// `,"time":"2026-11-24T08:00:00.000000Z"`, and `after` likewise once the clock was set back.
@@ -196,10 +202,10 @@ impl Writer {
             self.second = (second, now.strftime("%Y-%m-%dT%H:%M:%S").to_string());
         }
         // Writing to a `Vec` can't fail.
-        let _ = write!(self.line, ",\"time\":\"{}.{micros:06}Z\"", self.second.1);
+        let _ = write!(self.lines, ",\"time\":\"{}.{micros:06}Z\"", self.second.1);
         self.past.was_set_back |= now < self.past.latest;
         if self.past.was_set_back {
-            let _ = write!(self.line, ",\"after\":\"{}\"", self.past.latest.strftime("%Y-%m-%dT%H:%M:%S.%6fZ"));
+            let _ = write!(self.lines, ",\"after\":\"{}\"", self.past.latest.strftime("%Y-%m-%dT%H:%M:%S.%6fZ"));
         }
         self.past.latest = self.past.latest.max(now);
     }
@@ -302,13 +308,14 @@ impl AuditLog {
             free: Condvar::new(),
             dirty: AtomicBool::new(false),
             durable: Durable::default(),
+            together: Together::default(),
+            failures: Failures::default(),
         });
         let syncer = Syncer::start(&shared).map_err(AuditError::Write)?;
         Ok(Self {
             shared,
             _syncer: syncer,
             elsewhere,
-            failures: Failures::default(),
             writing: Aside::new("audit-write", Arc::clone(&clock)),
             telling: Aside::new("audit-tell", clock),
             strict: settings.strict,
@@ -334,6 +341,15 @@ impl AuditLog {
         self.noted(appended.map(|(position, _)| position))
     }
 
+    /// Appends an entry as [`append`](Self::append) does, together with those of others that come at the same time. It is on its
+    /// way as soon as this is polled, and is written also if this is dropped then.
+    pub async fn append_with_others(&self, event: &Event) -> Result<Position, AuditError> {
+        if event.epoch.is_some() || !self.shared.sink.is_local() {
+            return self.append(event);
+        }
+        self.noted(self.shared.append_together(event).await)
+    }
+
     /// Appends an entry as [`append`](Self::append) does, on another thread whatever it is written to: for what takes something
     /// away, which goes on after two seconds on any disk.
     pub async fn append_aside(&self, event: Event) -> Result<Position, AuditError> {
@@ -344,7 +360,7 @@ impl AuditLog {
     }
 
     pub(super) fn noted<T>(&self, result: Result<T, AuditError>) -> Result<T, AuditError> {
-        result.inspect_err(|_| self.failures.note(self.shared.clock.as_ref()))
+        result.inspect_err(|_| self.shared.failures.note(self.shared.clock.as_ref()))
     }
 
     /// Appends the entry of a release. When this returns, whatever is configured has the entry: every sink, and in strict mode
@@ -392,7 +408,7 @@ impl AuditLog {
 }
 
 fn opened(writer: &mut Writer, chain: &str, agent: Option<AgentId>, heads: &[Head]) {
-    let line = &mut writer.line;
+    let line = &mut writer.lines;
     event::text(line, "kind", "opened");
     event::number(line, "format", FORMAT);
     event::text(line, "chain", chain);
@@ -412,6 +428,11 @@ fn opened(writer: &mut Writer, chain: &str, agent: Option<AgentId>, heads: &[Hea
     line.push(b']');
 }
 
+/// Where the entry stands that the next one is linked to so.
+fn position(next: Link) -> Position {
+    Position { seq: next.seq.saturating_sub(1), hash: Digest::from_bytes(next.prev) }
+}
+
 /// A chain that is begun, or gone on with.
 struct Begun<'a> {
     chain: String,
@@ -427,7 +448,7 @@ impl Shared {
     /// Writes an entry, and hands it on to the other sinks.
     pub(super) fn append(&self, event: &Event) -> Result<(Position, Vec<Ticket>), AuditError> {
         // What doesn't depend on the entry before is written down before the log is taken: others wait for what is left.
-        let tag = event.user.as_ref().map(|user| self.tag(user));
+        let tag = self.tag_of(event);
         MEMBERS.with_borrow_mut(|members| {
             members.clear();
             event.write(members, tag.as_deref());
@@ -435,25 +456,56 @@ impl Shared {
                 if event.epoch.is_some() {
                     writer.epoch = event.epoch;
                 }
-                writer.line.extend_from_slice(members);
+                writer.lines.extend_from_slice(members);
             })
         })
     }
 
     fn write(&self, members: impl FnOnce(&mut Writer)) -> Result<(Position, Vec<Ticket>), AuditError> {
+        self.write_lines(|log, writer| log.compose(writer, members), |link, _| position(link))
+    }
+
+    /// Writes entries of which none changes the epoch, all or none.
+    pub(super) fn write_all<'a>(&self, entries: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Position>, AuditError> {
+        let compose = |log: &Self, writer: &mut Writer| {
+            for members in entries {
+                log.compose(writer, |writer| writer.lines.extend_from_slice(members));
+            }
+        };
+        let positions = |_: Link, ends: &[(usize, Link)]| ends.iter().map(|(_, next)| position(*next)).collect();
+        self.write_lines(compose, positions).map(|(positions, _)| positions)
+    }
+
+    /// Writes lines that belong together. What is asked for of their places is made while nobody else writes.
+    fn write_lines<T>(
+        &self,
+        compose: impl FnOnce(&Self, &mut Writer),
+        told: impl FnOnce(Link, &[(usize, Link)]) -> T,
+    ) -> Result<(T, Vec<Ticket>), AuditError> {
         self.check_durability()?;
         let mut writer = self.take_writer()?;
-        let result = self.write_line(&mut writer, members);
+        let before = (writer.link, writer.epoch);
+        writer.lines.clear();
+        writer.ends.clear();
+        compose(self, &mut writer);
+        let result = self.sink.append(&writer.lines).map_err(AuditError::Write);
         let mut tickets = Vec::new();
-        if result.is_ok() && !self.others.is_empty() {
+        if result.is_err() {
+            (writer.link, writer.epoch) = before;
+        } else if !self.others.is_empty() {
             // While the writer is held, so that each sink gets the lines in their order.
-            let line = Arc::from(writer.line.as_slice());
-            tickets.extend(self.others.iter().map(|sink| sink.push(&line)));
+            let mut start = 0;
+            for (end, _) in &writer.ends {
+                let line = Arc::from(writer.lines.get(start..*end).unwrap_or_default());
+                tickets.extend(self.others.iter().map(|sink| sink.push(&line)));
+                start = *end;
+            }
         }
+        let result = result.map(|()| (told(writer.link, &writer.ends), tickets));
         let mut state = self.state();
-        if let Ok(position) = &result {
+        if result.is_ok() {
             state.written = writer.link.seq;
-            state.hashes.push(*position.hash.as_bytes());
+            state.hashes.extend(writer.ends.iter().map(|(_, next)| next.prev));
         }
         state.writer = Some(writer);
         state.hangs = false;
@@ -464,7 +516,26 @@ impl Shared {
         if result.is_ok() && !self.dirty.swap(true, Ordering::AcqRel) {
             self.durable.wake();
         }
-        result.map(|position| (position, tickets))
+        result
+    }
+
+    /// Adds a line to those that are being written.
+    fn compose(&self, writer: &mut Writer, members: impl FnOnce(&mut Writer)) {
+        let (link, start) = (writer.link, writer.lines.len());
+        Keys::begin(&mut writer.lines, &link);
+        writer.stamp(self.clock.now());
+        members(writer);
+        if let Some(epoch) = writer.epoch {
+            event::number(&mut writer.lines, "epoch", epoch);
+        }
+        writer.link = self.keys.seal(&mut writer.lines, start, &link);
+        writer.lines.push(b'\n');
+        writer.ends.push((writer.lines.len(), writer.link));
+    }
+
+    /// How the user of an event is written.
+    pub(super) fn tag_of(&self, event: &Event) -> Option<Arc<str>> {
+        event.user.as_ref().map(|user| self.tag(user))
     }
 
     /// How a user is written.
@@ -480,29 +551,6 @@ impl Shared {
     pub(super) fn take_written(&self) -> (u64, Vec<[u8; 32]>) {
         let mut state = self.state();
         (state.written, std::mem::take(&mut state.hashes))
-    }
-
-    fn write_line(&self, writer: &mut Writer, members: impl FnOnce(&mut Writer)) -> Result<Position, AuditError> {
-        let (link, epoch) = (writer.link, writer.epoch);
-        writer.line.clear();
-        Keys::begin(&mut writer.line, &link);
-        writer.stamp(self.clock.now());
-        members(writer);
-        if let Some(epoch) = writer.epoch {
-            event::number(&mut writer.line, "epoch", epoch);
-        }
-        let next = self.keys.seal(&mut writer.line, &link);
-        writer.line.push(b'\n');
-        match self.sink.append(&writer.line) {
-            Ok(()) => {
-                writer.link = next;
-                Ok(Position { seq: link.seq, hash: Digest::from_bytes(next.prev) })
-            }
-            Err(error) => {
-                writer.epoch = epoch;
-                Err(AuditError::Write(error))
-            }
-        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -47,6 +47,7 @@ mod read;
 mod settings;
 mod sink;
 mod stream;
+mod together;
 mod told;
 mod tree;
 mod verify;

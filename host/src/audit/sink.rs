@@ -10,9 +10,9 @@ use super::log::AuditError;
 
 /// Takes the lines of one chain.
 pub trait Sink: Send + Sync + 'static {
-    /// Takes a line, its line feed included. When this returns, the line must survive the death of the process. On an
-    /// error nothing of the line may stay.
-    fn append(&self, line: &[u8]) -> io::Result<()>;
+    /// Takes a line, its line feed included; a sink that is [local](Self::is_local) also several at once. When this returns, they must
+    /// survive the death of the process. On an error nothing of them may stay.
+    fn append(&self, lines: &[u8]) -> io::Result<()>;
 
     /// Makes what was appended durable.
     fn sync(&self) -> io::Result<()>;
@@ -32,8 +32,8 @@ pub trait Sink: Send + Sync + 'static {
 }
 
 impl Sink for std::sync::Arc<dyn Sink> {
-    fn append(&self, line: &[u8]) -> io::Result<()> {
-        (**self).append(line)
+    fn append(&self, lines: &[u8]) -> io::Result<()> {
+        (**self).append(lines)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -166,15 +166,15 @@ impl FileSink {
 }
 
 impl Sink for FileSink {
-    fn append(&self, line: &[u8]) -> io::Result<()> {
+    fn append(&self, lines: &[u8]) -> io::Result<()> {
         let mut length = self.length();
         if length.torn {
             self.take_back(length.whole)?;
             length.torn = false;
         }
-        match (&self.file).write_all(line) {
+        match (&self.file).write_all(lines) {
             Ok(()) => {
-                length.whole = length.whole.saturating_add(line.len() as u64);
+                length.whole = length.whole.saturating_add(lines.len() as u64);
                 Ok(())
             }
             Err(error) => {

@@ -153,7 +153,7 @@ impl Host {
             limits: &limits(effective.limits()),
         };
         let mut outcome = self.runtime.call(&ready.component, call).await?;
-        let receipt = entry.ended(&outcome.end);
+        let receipt = entry.ended(&outcome.end).await;
         blot(&acting, &mut outcome.end);
         blot_text(&acting, &mut outcome.logs.text);
         let Refusals { denials, actions } = acting.refusals();
@@ -233,12 +233,15 @@ impl<'a> Entry<'a> {
     }
 
     /// Writes it, and says what the call has done.
-    fn ended(mut self, end: &End) -> Receipt {
+    async fn ended(mut self, end: &End) -> Receipt {
         self.event.decision = match end {
             End::Value(_) => Decision::Allowed,
             End::ToolError(_) | End::Trapped(_) | End::Limit(_) => Decision::Failed,
         };
-        let position = self.write();
+        self.complete();
+        // From now on it is in the log's hands, also where nobody waits for this any more.
+        self.written = true;
+        let position = told(self.audit.append_with_others(&self.event).await);
         let Touched { origins, credentials } = self.acting.touched();
         Receipt {
             invocation: self.invocation,
@@ -253,22 +256,25 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn write(&mut self) -> Option<Position> {
-        self.written = true;
+    fn complete(&mut self) {
         self.acting.sum_up();
         self.event.took = Some(self.clock.monotonic().saturating_sub(self.began));
-        // What the call did can't be undone any more; while the log can't be written, no token is released.
-        let written = self.audit.append(&self.event).inspect_err(|error| {
-            tracing::error!(error = error as &dyn std::error::Error, "a call is missing in the audit log");
-        });
-        written.ok()
     }
+}
+
+/// What the call did can't be undone any more; while the log can't be written, no token is released.
+fn told(written: Result<Position, AuditError>) -> Option<Position> {
+    let error = |error: &AuditError| {
+        tracing::error!(error = error as &dyn std::error::Error, "a call is missing in the audit log");
+    };
+    written.inspect_err(error).ok()
 }
 
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         if !self.written {
-            self.write();
+            self.complete();
+            told(self.audit.append(&self.event));
         }
     }
 }
