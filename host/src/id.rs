@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A text that is not a name of the kind that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -193,8 +194,7 @@ impl FromStr for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        write_hex(f, &self.0)
+        write_hex(f, "sha256:", &self.0)
     }
 }
 
@@ -204,14 +204,16 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Each call writes several of these.
-fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    let mut digits = [0; 64];
-    bytes.chunks(digits.len() / 2).try_for_each(|piece| {
-        let digits = digits.get_mut(..piece.len() * 2).ok_or(fmt::Error)?;
-        hex::encode_to_slice(piece, digits).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(digits).map_err(|_| fmt::Error)?)
-    })
+/// Written in one piece, so that a `String` is made at its length: each call writes several of these.
+fn write_hex(f: &mut fmt::Formatter<'_>, prefix: &str, bytes: &[u8]) -> fmt::Result {
+    let mut text = [0; 8 + 64];
+    let length = prefix.len() + bytes.len() * 2;
+    let (start, digits) =
+        text.get_mut(..length).and_then(|text| text.split_at_mut_checked(prefix.len())).ok_or(fmt::Error)?;
+    start.copy_from_slice(prefix.as_bytes());
+    hex::encode_to_slice(bytes, digits).map_err(|_| fmt::Error)?;
+    let text = text.get(..length).and_then(|text| std::str::from_utf8(text).ok());
+    f.write_str(text.ok_or(fmt::Error)?)
 }
 
 macro_rules! random_ids {
@@ -250,8 +252,7 @@ macro_rules! random_ids {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str($prefix)?;
-                write_hex(f, &self.0)
+                write_hex(f, $prefix, &self.0)
             }
         }
 
@@ -274,6 +275,30 @@ random_ids! {
     ChangeId, "change", "chg_";
     /// A vault. Part of what each of its records is bound to.
     VaultId, "vault", "vault_";
+}
+
+/// Gives names at the rate at which calls begin, without a system call for each.
+///
+/// Each is a digest of the seed and a number: none comes twice, and who doesn't know the seed learns nothing of the others. A process
+/// that is copied while it runs (a fork, a snapshot of the machine) gives the names of its copy.
+#[derive(Debug)]
+pub struct Names {
+    seed: [u8; 16],
+    next: AtomicU64,
+}
+
+impl Names {
+    /// From a seed that was drawn at random for this process.
+    pub const fn new(seed: [u8; 16]) -> Self {
+        Self { seed, next: AtomicU64::new(0) }
+    }
+
+    /// The next name.
+    pub fn draw(&self) -> [u8; 16] {
+        let number = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let digest = Digest::of([&self.seed[..], &number].concat().as_slice());
+        digest.as_bytes().first_chunk().copied().unwrap_or_default()
+    }
 }
 
 /// An agent, named by the SHA-256 of its certificate's `SubjectPublicKeyInfo`.

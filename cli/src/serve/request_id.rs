@@ -1,6 +1,5 @@
 //! A name for each request, by which its answer, its problem and its lines in the log are found together.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::Request;
@@ -8,7 +7,7 @@ use axum::http::{HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clawcoil::clock::{Clock, random};
-use clawcoil::id::Digest;
+use clawcoil::id::Names;
 use tracing::{Instrument as _, Span};
 
 /// Where it stands: in the request, if who sent it has one already, and always in the answer.
@@ -49,14 +48,10 @@ impl RequestId {
         ((1..=LONGEST).contains(&text.len()) && text.bytes().all(plain)).then(|| Self(text.into()))
     }
 
-    /// One that no other process gives, and this one not again. It tells nobody how many there were before.
+    /// One that no other request has.
     fn new(clock: &dyn Clock) -> Self {
-        static PROCESS: OnceLock<[u8; 16]> = OnceLock::new();
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let process = PROCESS.get_or_init(|| random(clock));
-        let number = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        let digest = Digest::of([&process[..], &number].concat().as_slice());
-        let name = digest.as_bytes().first_chunk::<12>().copied().unwrap_or_default();
+        static NAMES: OnceLock<Names> = OnceLock::new();
+        let name = NAMES.get_or_init(|| Names::new(random(clock))).draw();
         Self(format!("req_{}", BASE64_URL_SAFE_NO_PAD.encode(name)).into())
     }
 

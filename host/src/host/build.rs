@@ -10,11 +10,11 @@ use arc_swap::ArcSwap;
 use super::{Home, Host};
 use crate::audit::{self, AuditError, AuditLog, Event, EventKind, Opening, Sink};
 use crate::broker::Broker;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{self, Clock, SystemClock};
 use crate::connect::{Connector, Parts};
 use crate::diagnostic::Diagnostics;
 use crate::egress::Egress;
-use crate::id::AgentId;
+use crate::id::{AgentId, Names};
 use crate::identity::{Identity, IdentityError, Recovery, RecoveryKey};
 use crate::net::{Net, NetSettings};
 use crate::observe::{Nobody, Observer};
@@ -360,6 +360,7 @@ impl HostBuilder {
             net,
             audit,
             registry,
+            names: Names::new(clock::random(clock.as_ref())),
             clock,
             observer: self.observer,
             ready: Recall::new(super::MOST_READY),

@@ -12,7 +12,7 @@ use super::watched::Watched;
 use super::{Host, Ready};
 use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind, Position};
 use crate::broker::{BrokerError, NeededAction};
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::egress::{self, Calling, Refusals, Touched};
 use crate::id::{Caller, Digest, InvocationId, SkillName};
 use crate::policy::{Denial, Effective, EffectiveLimits};
@@ -89,7 +89,7 @@ impl Host {
 
     /// A name for a call that is to be known before it begins.
     pub fn new_invocation(&self) -> InvocationId {
-        InvocationId::from_bytes(clock::random(self.clock.as_ref()))
+        InvocationId::from_bytes(self.names.draw())
     }
 
     /// The same under a name that [`new_invocation`](Self::new_invocation) gave, for one call.

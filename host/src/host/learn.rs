@@ -14,7 +14,7 @@ use super::Host;
 use super::invoke::{InvokeError, limits, the_tool};
 use crate::audit::{Decision, Event, EventKind};
 use crate::clock::{self, Clock};
-use crate::id::{Caller, InvocationId, ServiceName, SkillName};
+use crate::id::{Caller, ServiceName, SkillName};
 use crate::policy::{Attempt, Attempts, Lesson, Linked, Manifest, Origin, Target};
 use crate::runtime::{
     AuthDenial, AuthError, Authority, Body, Call, End, Logs, RevealedToken, SendError, Timeouts, TokenHandle,
@@ -60,7 +60,7 @@ impl Host {
         });
         self.audit.append(&Event {
             decision: Decision::Denied,
-            invocation: Some(InvocationId::from_bytes(clock::random(self.clock.as_ref()))),
+            invocation: Some(self.new_invocation()),
             client: Some(caller.client.clone()),
             credential: caller.credential.clone(),
             user: Some(caller.user.clone()),

@@ -36,7 +36,7 @@ use crate::clock::Clock;
 use crate::connect::Connector;
 use crate::diagnostic::Diagnostics;
 use crate::egress::Egress;
-use crate::id::{Caller, Digest, SkillName};
+use crate::id::{Caller, Digest, Names, SkillName};
 use crate::net::{self, AddressRules, Endpoint, FetchLimits, Net, NetError};
 use crate::observe::Observer;
 use crate::policy::{Comparison, Effective, Manifest, Permissions, Policy, Reach, Side, Skill};
@@ -71,6 +71,8 @@ pub struct Host {
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
     ready: Recall<SkillName, Arc<KnownSkill>>,
+    /// The names of calls.
+    names: Names,
 }
 
 struct KnownSkill {
