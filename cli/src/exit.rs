@@ -197,7 +197,7 @@ impl From<InvokeError> for Failure {
             InvokeError::Call(CallError::Link(LinkError::NotLinked { .. })) => Self::new(Code::Denied, chain(&error)),
             InvokeError::Call(CallError::Link(LinkError::Mismatch(_)) | CallError::Busy(_))
             | InvokeError::Registry(_)
-            | InvokeError::Compile(_)
+            | InvokeError::Compile { .. }
             | InvokeError::Audit(_)
             | InvokeError::Broker(
                 BrokerError::Unavailable { .. }

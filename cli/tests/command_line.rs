@@ -226,11 +226,15 @@ fn the_whole_line_from_init_to_disconnect() {
     agent.succeeds(&["policy", "check"]);
     let explained = agent.succeeds(&["policy", "explain", "--skill", "gmail-send", "--user", "alice"]);
     assert!(explained.starts_with("granted: ") && explained.contains("permissions.toml:"), "{explained}");
+    let misspelled = ["policy", "explain", "--skill", "gmail-send", "--user", "alice", "--service", "gmial"];
+    assert!(agent.fails(&misspelled, 2).contains("did you mean gmail?"));
     let again = agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
     assert!(again.contains("granted to alice already"), "{again}");
 
     // Granted, and nobody is connected: the command that connects.
     assert!(agent.fails(&send, 4).contains("clawcoil connect google --user alice"));
+    let entries = agent.json(&["audit", "tail", "--kind", "invoked", "-n", "1"], 0);
+    assert_eq!(entries["entries"][0]["detail"], "gmail: not-connected");
     agent.connect();
     let connections = agent.json(&["connections", "list", "--user", "alice"], 0);
     let connection = &connections["connections"][0];
@@ -663,6 +667,11 @@ fn a_component_that_got_damaged_is_found_by_the_doctor() {
     assert_eq!(bad.len(), 1, "{findings}");
     assert_eq!(bad[0]["about"], "skills");
     assert!(bad[0]["text"].as_str().unwrap().contains("gmail-send can't be used"), "{findings}");
+    assert!(
+        agent
+            .fails(&[&["run"], &MAIL[..], &["--user", "alice"]].concat(), 1)
+            .contains("the skill gmail-send can't be compiled")
+    );
 }
 
 #[test]

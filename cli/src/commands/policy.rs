@@ -5,11 +5,11 @@ mod learn;
 mod test;
 
 use clap::{Args, Subcommand};
-use clawcoil::diagnostic::{Diagnostics, Source};
+use clawcoil::diagnostic::{Diagnostics, Source, did_you_mean};
 use clawcoil::host::Home;
 use clawcoil::id::{Caller, ClientName, ServiceName, SkillName, UserId};
 use clawcoil::policy::{Denial, Explanation, Manifest, Permissions, Policy, Skill};
-use clawcoil::registry::Registry;
+use clawcoil::registry::{InstalledSkill, Registry};
 use serde_json::{Value, json};
 
 use super::{agent, provider};
@@ -157,7 +157,8 @@ impl Explain {
         let installed = Skill { manifest: &skill.manifest, digest: skill.digest };
         let effective = policy.effective(&installed, &caller, agent::clock().now());
         let services: Vec<ServiceName> = match self.service {
-            Some(service) => vec![service],
+            Some(service) if skill.manifest.services.iter().any(|declared| declared.name == service) => vec![service],
+            Some(service) => return Err(undeclared(&skill, &service)),
             None => skill.manifest.services.iter().map(|service| service.name.clone()).collect(),
         };
         let explained: Vec<(ServiceName, Explanation)> =
@@ -172,6 +173,16 @@ impl Explain {
             }
         })
     }
+}
+
+/// A name that is misspelled is no question of policy.
+fn undeclared(skill: &InstalledSkill, service: &ServiceName) -> Failure {
+    let declared: Vec<_> = skill.manifest.services.iter().map(|declared| declared.name.as_str()).collect();
+    let meant = did_you_mean(service.as_str(), declared.iter().copied());
+    let meant = meant.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+    let known = if declared.is_empty() { "none".to_owned() } else { declared.join(", ") };
+    let name = &skill.manifest.name;
+    Failure::usage(format!("the skill {name} declares no service {service}{meant}\nservices that it declares: {known}"))
 }
 
 fn to_json(service: &ServiceName, explanation: &Explanation) -> Value {

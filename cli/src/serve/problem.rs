@@ -306,7 +306,7 @@ impl From<InvokeError> for Problem {
                 tracing::error!(error = chain(&error), "the audit log can't be written");
                 Self::new(Kind::Unavailable, "the audit log can't be written, so nothing runs; the operator must act")
             }
-            InvokeError::Compile(_)
+            InvokeError::Compile { .. }
             | InvokeError::Call(CallError::Link(LinkError::Mismatch(_)))
             | InvokeError::Broker(
                 BrokerError::Configuration { .. } | BrokerError::Gone | BrokerError::Audit(_) | BrokerError::Vault(_),

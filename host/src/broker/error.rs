@@ -29,6 +29,20 @@ pub enum Reason {
     MissingScopes,
 }
 
+impl Reason {
+    /// In one word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotConnected => "not-connected",
+            Self::AccountNotChosen => "account-not-chosen",
+            Self::NotConfirmed => "not-confirmed",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::MissingScopes => "missing-scopes",
+        }
+    }
+}
+
 /// What a person has to do before a service can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeededAction {

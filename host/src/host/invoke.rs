@@ -45,8 +45,14 @@ pub enum InvokeError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     /// It can't be compiled.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
+    #[error("the skill {skill} can't be compiled")]
+    Compile {
+        /// The skill.
+        skill: SkillName,
+        /// What is wrong with it.
+        #[source]
+        source: CompileError,
+    },
     /// Several tools, and none was named.
     #[error("the skill {skill} has several tools; name one: {tools}")]
     ToolNotNamed {
@@ -143,7 +149,7 @@ impl Host {
             entry.denied(&denials)?;
             return Err(InvokeError::Denied(denials));
         }
-        self.require_connections(&effective)?;
+        self.require_connections(&effective).inspect_err(|error| entry.event.detail = what_is_missing(error))?;
         let call = Call {
             user: &caller.user,
             tool,
@@ -174,6 +180,13 @@ impl Host {
         }
         if actions.is_empty() { Ok(()) } else { Err(InvokeError::ActionRequired(actions)) }
     }
+}
+
+/// For which service a person has to act, without the words that people have for their accounts.
+fn what_is_missing(error: &InvokeError) -> Option<String> {
+    let InvokeError::ActionRequired(actions) = error else { return None };
+    let missing = actions.iter().map(|action| format!("{}: {}", action.service, action.reason.as_str()));
+    Some(missing.collect::<Vec<_>>().join(", "))
 }
 
 /// The entry of a call in the audit log, written when the call is over, however it ended.

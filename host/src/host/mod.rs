@@ -277,7 +277,11 @@ impl Host {
             return Ok(Arc::clone(&known.ready));
         }
         let skill = self.registry.get(name)?;
-        let component = self.runtime.compile(skill.component).await?;
+        let component = self
+            .runtime
+            .compile(skill.component)
+            .await
+            .map_err(|source| InvokeError::Compile { skill: name.clone(), source })?;
         let ready = Arc::new(Ready { manifest: Arc::new(skill.manifest), digest: skill.digest, component });
         if let Some(stamp) = stamp {
             let known = KnownSkill { stamp, looked_at: AtomicU64::new(looked_at), ready: Arc::clone(&ready) };

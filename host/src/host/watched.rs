@@ -105,7 +105,7 @@ fn reason(error: &InvokeError) -> &'static str {
         InvokeError::Call(CallError::Busy(_)) => "busy",
         InvokeError::Broker(BrokerError::Unavailable { .. }) => "unavailable",
         InvokeError::Audit(_) => "audit-failed",
-        InvokeError::Compile(_)
+        InvokeError::Compile { .. }
         | InvokeError::Call(CallError::Link(LinkError::Mismatch(_)))
         | InvokeError::Broker(_) => "failed",
     }
