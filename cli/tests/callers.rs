@@ -176,6 +176,7 @@ async fn requests_for_other_hosts_and_of_other_pages_are_refused() {
             format!("GET /v1/skills HTTP/1.1\r\n{headers}authorization: Bearer {token}\r\nconnection: close\r\n\r\n");
         let (status, answer) = raw(TcpStream::connect(place).await.unwrap(), &request).await;
         assert_eq!(status, wanted, "{headers}: {answer}");
+        assert_eq!(answer.contains("/problems/foreign-request"), wanted == 403, "{answer}");
     }
 }
 

@@ -56,5 +56,5 @@ pub(super) fn require_origin(headers: &HeaderMap) -> Result<(), Trouble> {
     if headers.contains_key(header::ORIGIN) {
         return Ok(());
     }
-    Err(Problem::new(Kind::Forbidden, "a form is sent by a browser, which says from which page").into())
+    Err(Problem::new(Kind::Foreign, "a form is sent by a browser, which says from which page").into())
 }

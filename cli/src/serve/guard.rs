@@ -113,12 +113,12 @@ pub(super) fn check(origins: &Origins, request: &Request) -> Result<(), Problem>
     };
     if !origins.is_own_host(host) {
         return Err(Problem::new(
-            Kind::Forbidden,
+            Kind::Foreign,
             "this host is not called by that name; the operator names it with `serve --public-url`",
         ));
     }
     if headers.get_all(header::ORIGIN).iter().any(|origin| !origins.is_own_origin(origin)) {
-        return Err(Problem::new(Kind::Forbidden, "pages of other sites may not call this host"));
+        return Err(Problem::new(Kind::Foreign, "pages of other sites may not call this host"));
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     Unauthenticated,
     /// The credential is good, and not for this.
     Forbidden,
+    /// Sent to another host's name, or by a page of another site.
+    Foreign,
     /// The operator's policy says no.
     Denied,
     /// A person must connect an account first.
@@ -55,9 +57,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Unauthenticated,
         Self::Forbidden,
+        Self::Foreign,
         Self::Denied,
         Self::ConnectionNeeded,
         Self::NotFound,
@@ -78,6 +81,7 @@ impl Kind {
         match self {
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
+            Self::Foreign => "foreign-request",
             Self::Denied => "denied",
             Self::ConnectionNeeded => "connection-needed",
             Self::NotFound => "not-found",
@@ -99,6 +103,7 @@ impl Kind {
         match self {
             Self::Unauthenticated => "A credential is needed",
             Self::Forbidden => "The credential is not for this",
+            Self::Foreign => "The request is for another host, or from another site",
             Self::Denied => "The operator's policy refuses it",
             Self::ConnectionNeeded => "A person must connect an account first",
             Self::NotFound => "There is no such thing",
@@ -119,7 +124,7 @@ impl Kind {
     pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::Denied => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::Foreign | Self::Denied => StatusCode::FORBIDDEN,
             Self::ConnectionNeeded | Self::Conflict | Self::OutcomeUnknown => StatusCode::CONFLICT,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::BadRequest => StatusCode::BAD_REQUEST,
