@@ -254,7 +254,8 @@ impl NewInvocation {
 async fn once(app: &App, new: NewCall) -> Result<Response, Problem> {
     let clock = app.host.clock();
     let created_at = clock.now();
-    match calls::invoke(app, app.host.new_invocation(), &new).await {
+    // Apart, so that what is handed on until it is polled stays small.
+    match Box::pin(calls::invoke(app, app.host.new_invocation(), &new)).await {
         Came::Ended(outcome) => Ok(InvocationBody::once(&new, *outcome, [created_at, clock.now()]).respond()),
         Came::TimedOut(problem) | Came::NotRun(problem) => Err(problem),
     }

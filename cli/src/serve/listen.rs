@@ -215,9 +215,10 @@ where
         }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(100);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     let mut serving = pin!(http.serve_connection(TokioIo::new(Patient::new(stream, Arc::clone(&seat))), service));
     let ended = tokio::select! {
+        biased;
         ended = serving.as_mut() => ended,
         () = seat.lost() => Ok(()),
         () = closing.cancelled() => {

@@ -8,6 +8,7 @@
 //! health, and what a browser needs to sign in.
 
 mod access;
+mod around;
 mod auth;
 pub(crate) mod config;
 mod guard;
@@ -26,12 +27,8 @@ mod watch;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
 use clawcoil::host::Host;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use crate::api::Calls;
 use crate::callers::{Keys, Shown};
@@ -154,29 +151,6 @@ fn guarded(app: Shared, routes: Router<Shared>) -> Router {
         })
         .merge(health::router())
         .merge(metrics::router())
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), around))
+        .layer(around::Around(Arc::clone(&app)))
         .with_state(app)
-}
-
-/// What stands around each request, in one layer: each more would cost as much as all that is done here.
-async fn around(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::of(&request, app.host.clock().as_ref());
-    let span = traces::of_request(&request, &id);
-    request.extensions_mut().insert(RequestOrigin { id: id.clone(), span: span.clone() });
-    let header = id.to_header();
-    let answering = id.scope(async {
-        let measured = metrics::Measured::begin(&app, &mut request);
-        let mut response = match guard::check(&app.origins, &request) {
-            Ok(()) => stop::during(&app, request, next).await,
-            Err(problem) => problem.into_response(),
-        };
-        stop::part(&app, &mut response);
-        measured.end(&app, response)
-    });
-    let mut response = answering.instrument(span.clone()).await;
-    if let Some(header) = header {
-        response.headers_mut().insert(request_id::HEADER, header);
-    }
-    traces::answered(&span, response.status());
-    response
 }

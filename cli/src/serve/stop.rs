@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderValue, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use tokio::sync::Notify;
 
 use super::{App, Kind, Problem};
@@ -101,23 +100,26 @@ impl App {
     }
 }
 
-/// Runs a request as long as the server does: counted while it works, refused where it would begin something late, ended with
-/// a word where it takes too long.
-pub(super) async fn during(app: &App, request: Request, next: Next) -> Response {
+/// Lets a request in, unless it begins something while the server stops. The server waits for what comes back.
+pub(super) fn admit(app: &App, request: &Request) -> Result<Option<Working>, Problem> {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let begins = *request.method() == Method::POST && BEGINS.contains(&route);
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     // Counted before it is looked whether the server stops: else it could stop between the two.
-    let _working = (!reads).then(|| app.under_way.begin());
+    let working = (!reads).then(|| app.under_way.begin());
     if begins && app.stopping.is_cancelled() {
-        return Problem::new(Kind::Unavailable, "the host is shutting down and begins nothing new")
-            .retry_after(Duration::from_secs(1))
-            .into_response();
+        return Err(Problem::new(Kind::Unavailable, "the host is shutting down and begins nothing new")
+            .retry_after(Duration::from_secs(1)));
     }
+    Ok(working)
+}
+
+/// What comes of this; nothing where the time to finish is over before.
+pub(super) async fn unless_interrupted<T>(app: &App, answering: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
-        response = next.run(request) => response,
-        () = app.interrupting.cancelled() => App::ending().into_response(),
+        answer = answering => Some(answer),
+        () = app.interrupting.cancelled() => None,
     }
 }
 
