@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
-use crate::audit::EventKind;
+use crate::audit::{Decision, Event, EventKind};
 use crate::broker::Released;
 use crate::id::{AccountAlias, ConnectionId, Owner, ProviderId, ServiceName};
 use crate::net::{self, AddressRules, Answer, Endpoint, NetError, PoolKey, SendLimits};
@@ -271,6 +271,9 @@ impl Inner {
             if answer.status().is_success() {
                 self.egress.credentials.used(connection.id, connection.generation);
             }
+            if answer.status() == StatusCode::UNAUTHORIZED {
+                self.note_rejected(&permit, &connection, &asked.target);
+            }
             if answer.status() != StatusCode::UNAUTHORIZED || again {
                 return Ok(answer::looked_through(answer, spellings, in_flight)?);
             }
@@ -293,6 +296,22 @@ impl Inner {
                     return Ok(passed_on?);
                 }
             }
+        }
+    }
+
+    /// An API refused a token that was thought good.
+    fn note_rejected(&self, permit: &Permit, connection: &Connection, target: &Target) {
+        let event = Event {
+            decision: Decision::Failed,
+            connection: Some(connection.id),
+            generation: Some(connection.generation),
+            origin: Some(target.origin().to_string()),
+            method: Some(target.method().as_str().to_owned()),
+            ..self.event_of(EventKind::Rejected, permit)
+        };
+        if let Err(error) = self.egress.audit.append(&event) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "that a token was refused is missing in the audit log");
         }
     }
 

@@ -91,6 +91,8 @@ async fn a_401_is_answered_with_one_refresh_and_a_safe_request_is_sent_again_onc
     assert_eq!(world.fake.rejected.load(Ordering::SeqCst), 1);
     assert_eq!(world.fake.used.load(Ordering::SeqCst), 2, "the API took the second generation, not the first");
     assert_eq!(world.entries(audit::EventKind::Released).len(), 2);
+    let rejected: Vec<_> = world.entries(audit::EventKind::Rejected).iter().map(|entry| entry.generation).collect();
+    assert_eq!(rejected, [Some(1)], "the log tells which token was refused");
 }
 
 #[tokio::test]
