@@ -313,6 +313,87 @@ mod tests {
 
     use super::*;
 
+    /// Written here, by the writer and by the chain.
+    const MEMBERS: [&str; 29] = [
+        "seq",
+        "prev",
+        "hash",
+        "mac",
+        "time",
+        "after",
+        "kind",
+        "decision",
+        "invocation",
+        "client",
+        "credential",
+        "user",
+        "skill",
+        "skill_digest",
+        "tool",
+        "service",
+        "provider",
+        "connection",
+        "scopes",
+        "origin",
+        "method",
+        "rule",
+        "policy",
+        "generation",
+        "epoch",
+        "change",
+        "took_ms",
+        "explanation",
+        "detail",
+    ];
+
+    /// Without `..`: a new field has to be thought of here.
+    fn every_member() -> Event {
+        Event {
+            kind: EventKind::Released,
+            decision: Decision::Allowed,
+            invocation: Some(InvocationId::from_bytes([0; 16])),
+            client: "agent".parse().ok(),
+            credential: "token:agent".parse().ok(),
+            user: "alice".parse().ok(),
+            skill: "echo".parse().ok(),
+            skill_digest: Some(Digest::of(b"")),
+            tool: Some("echo".to_owned()),
+            service: "mail".parse().ok(),
+            provider: "google".parse().ok(),
+            connection: Some(ConnectionId::from_bytes([0; 16])),
+            scopes: "mail.read".parse().into_iter().collect(),
+            origin: Some("https://mail.example".to_owned()),
+            method: Some("GET".to_owned()),
+            rule: Some("permissions.toml:1".to_owned()),
+            policy_hash: Some(Digest::of(b"")),
+            generation: Some(Generation(1)),
+            epoch: Some(1),
+            change: Some(ChangeId::from_bytes([0; 16])),
+            took: Some(Duration::from_millis(1)),
+            explanation: Some(ExplanationId::from_bytes([0; 16])),
+            detail: Some("words".to_owned()),
+        }
+    }
+
+    #[test]
+    fn every_kind_and_every_member_of_an_entry_is_explained_to_operators() {
+        let explained = include_str!("../../../docs/audit.md");
+        for kind in EventKind::ALL {
+            assert!(explained.contains(&format!("`{kind}`")), "docs/audit.md says nothing of {kind}");
+        }
+        for member in MEMBERS {
+            assert!(explained.contains(&format!("`{member}`")), "docs/audit.md says nothing of the member {member}");
+        }
+        let mut line = b"{\"seq\":0".to_vec();
+        every_member().write(&mut line, Some("usr_0"));
+        line.push(b'}');
+        let written: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&line).unwrap();
+        let known: std::collections::BTreeSet<_> = MEMBERS.into_iter().collect();
+        assert_eq!(written.len(), 23, "a member of the example is missing: {written:?}");
+        let unknown: Vec<_> = written.keys().filter(|name| !known.contains(name.as_str())).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_as_it_was_written_and_stays_on_its_line(value in any::<String>()) {
