@@ -24,7 +24,8 @@
 //! Where the log's own file hangs, nobody waits for longer than two seconds, and afterwards nobody waits at all until it answers
 //! again: what may hang is done on two threads of the log's own, one for entries and one for changes of tokens, and no more than
 //! these are lost to it. On a disk of this machine entries are written by whoever makes them, as that is some microseconds
-//! faster: if such a disk hangs, the thread that writes is lost to it too.
+//! faster: if such a disk hangs, the thread that writes is lost to it too. Entries of calls that end at about the same time share
+//! one write.
 //!
 //! The entries of a chain stand in the order in which they were written. Where the clock was set back, this and each later entry
 //! of the chain says besides, as `after`, what the latest time before it was: so the files can be read from any moment on
