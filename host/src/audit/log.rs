@@ -342,9 +342,10 @@ impl AuditLog {
     }
 
     /// Appends an entry as [`append`](Self::append) does, together with those of others that come at the same time. It is on its
-    /// way as soon as this is polled, and is written also if this is dropped then.
+    /// way as soon as this is polled, and is written also if this is dropped then. Where other sinks are configured it is written
+    /// alone: of several lines, one that is taken back could have been copied already.
     pub async fn append_with_others(&self, event: &Event) -> Result<Position, AuditError> {
-        if event.epoch.is_some() || !self.shared.sink.is_local() {
+        if event.epoch.is_some() || !self.elsewhere.is_empty() || !self.shared.sink.is_local() {
             return self.append(event);
         }
         self.noted(self.shared.append_together(event).await)

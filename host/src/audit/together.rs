@@ -6,14 +6,17 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
+use crate::id::InvocationId;
 
 use super::event::Event;
-use super::log::{AuditError, Position, Shared};
+use super::log::{AuditError, PATIENCE, Position, Shared};
 
 /// So many are written at once at the most.
 const MOST: usize = 64;
@@ -32,6 +35,7 @@ pub(super) struct Together {
 
 struct Waiting {
     members: Vec<u8>,
+    invocation: Option<InvocationId>,
     answer: oneshot::Sender<Result<Position, AuditError>>,
 }
 
@@ -54,6 +58,7 @@ impl Together {
 /// What has been brought is written also where whoever brought it goes away, and what comes of it is told.
 struct Brought<'a> {
     log: &'a Shared,
+    invocation: Option<InvocationId>,
     written: oneshot::Receiver<Result<Position, AuditError>>,
     is_told: bool,
 }
@@ -67,7 +72,7 @@ impl Drop for Brought<'_> {
         // Whoever writes it from now on finds that nobody waits.
         self.written.close();
         if let Ok(Err(error)) = self.written.try_recv() {
-            self.log.tell_operator(&error);
+            self.log.tell_operator(self.invocation, &error);
         }
     }
 }
@@ -96,12 +101,20 @@ impl Shared {
         let mut members = Vec::with_capacity(1024);
         event.write(&mut members, self.tag_of(event).as_deref());
         let (answer, written) = oneshot::channel();
-        self.together.waiting().push_back(Waiting { members, answer });
-        let mut brought = Brought { log: self, written, is_told: false };
+        let invocation = event.invocation;
+        self.together.waiting().push_back(Waiting { members, invocation, answer });
+        let mut brought = Brought { log: self, invocation, written, is_told: false };
         after_the_others().await;
         self.write_waiting();
-        // Another may be writing it at this moment.
-        let written = (&mut brought.written).await;
+        let written = match brought.written.try_recv() {
+            // Another is writing it at this moment, which is waited for no longer than if it were written here.
+            Err(TryRecvError::Empty) => tokio::select! {
+                biased;
+                written = &mut brought.written => written.ok(),
+                () = self.clock.sleep(PATIENCE) => return Err(AuditError::Hanging),
+            },
+            written => written.ok(),
+        };
         brought.is_told = true;
         written.unwrap_or(Err(AuditError::Hanging))
     }
@@ -133,30 +146,47 @@ impl Shared {
                     let _ = entry.answer.send(Ok(position));
                 }
             }
-            Err(error) => match <[Waiting; 1]>::try_from(group) {
-                Ok([entry]) => self.refuse(entry, error),
-                // A disk that is nearly full has room for some of them; and each who waits is told why there is none for its own.
-                Err(group) => group.into_iter().for_each(|entry| self.write_group(vec![entry])),
-            },
+            // A disk that is nearly full has room for some of them.
+            Err(AuditError::Write(error)) if group.len() > 1 && is_full(&error) => {
+                for entry in group {
+                    self.write_group(vec![entry]);
+                }
+            }
+            Err(error) => group.into_iter().for_each(|entry| self.refuse(entry, again(&error))),
         }
     }
 
     /// Tells who waits, or else the operator.
     fn refuse(&self, entry: Waiting, error: AuditError) {
         if let Err(Err(error)) = entry.answer.send(Err(error)) {
-            self.tell_operator(&error);
+            self.tell_operator(entry.invocation, &error);
         }
     }
 
-    fn tell_operator(&self, error: &AuditError) {
+    /// Whoever writes it may be at another call.
+    fn tell_operator(&self, invocation: Option<InvocationId>, error: &AuditError) {
         self.failures.note(self.clock.as_ref());
-        tracing::error!(error = error as &dyn std::error::Error, "an entry is missing in the audit log");
+        let invocation = invocation.map(|invocation| invocation.to_string());
+        let error = error as &dyn std::error::Error;
+        tracing::error!(parent: None, invocation, error, "an entry is missing in the audit log");
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// The same for each of a group. There are no others when an entry is written.
+fn again(error: &AuditError) -> AuditError {
+    match error {
+        AuditError::Write(error) => AuditError::Write(io::Error::new(error.kind(), error.to_string())),
+        AuditError::NotDurable => AuditError::NotDurable,
+        _ => AuditError::Hanging,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::Arc;
     use std::task::{Context, Waker};
 
@@ -168,7 +198,7 @@ mod tests {
     use super::super::sink::Sink;
     use super::super::{Filter, read, verify};
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::clock::{Clock, ManualClock, SystemClock, Timestamp};
     use crate::secret::Key;
 
     fn key() -> Key {
@@ -190,10 +220,15 @@ mod tests {
     struct Counted {
         pieces: Mutex<Vec<usize>>,
         fails: Mutex<bool>,
+        /// Whoever has it keeps the sink from going on.
+        gate: Mutex<()>,
+        begun: AtomicU32,
     }
 
     impl Sink for Arc<Counted> {
         fn append(&self, lines: &[u8]) -> io::Result<()> {
+            self.begun.fetch_add(1, Ordering::SeqCst);
+            drop(self.gate.lock().unwrap());
             if *self.fails.lock().unwrap() {
                 return Err(io::ErrorKind::StorageFull.into());
             }
@@ -211,10 +246,13 @@ mod tests {
     }
 
     fn counted() -> (Arc<Counted>, AuditLog) {
+        counted_by(Arc::new(SystemClock::new()))
+    }
+
+    fn counted_by(clock: Arc<dyn Clock>) -> (Arc<Counted>, AuditLog) {
         let (counted, key, settings) = (Arc::new(Counted::default()), key(), Settings::default());
         let opening = Opening { key: &key, agent: None, epoch: None, settings: &settings };
-        let log =
-            AuditLog::with_sink("counted", Box::new(Arc::clone(&counted)), &opening, Arc::new(SystemClock::new()));
+        let log = AuditLog::with_sink("counted", Box::new(Arc::clone(&counted)), &opening, clock);
         let log = log.unwrap();
         log.shared.together.came(2);
         (counted, log)
@@ -271,6 +309,36 @@ mod tests {
         assert_eq!(log.append_with_others(&second).await.unwrap().seq, 2);
         assert_eq!(*sink.pieces.lock().unwrap(), [1, 2]);
         assert_eq!(stuck.await.unwrap().seq, 1);
+    }
+
+    #[test]
+    fn whoever_waits_for_what_another_writes_hears_after_two_seconds_that_it_hangs() {
+        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        let (sink, log) = counted_by(Arc::clone(&clock) as Arc<dyn Clock>);
+        let (first, second) = (called(1), called(2));
+        let mut waiting = Box::pin(log.append_with_others(&first));
+        let mut poll = || waiting.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
+        std::thread::scope(|scope| {
+            let gate = sink.gate.lock().unwrap();
+            let other = scope.spawn(|| {
+                let mut other = Box::pin(log.append_with_others(&second));
+                loop {
+                    if let Poll::Ready(written) = other.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                        break written;
+                    }
+                }
+            });
+            while sink.begun.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+            assert!(poll().is_pending());
+            clock.advance(PATIENCE);
+            assert!(matches!(poll(), Poll::Ready(Err(AuditError::Hanging))));
+            drop(gate);
+            assert_eq!(other.join().unwrap().unwrap().seq, 2);
+        });
+        assert_eq!(*sink.pieces.lock().unwrap(), [1, 2]);
     }
 
     #[tokio::test]
