@@ -72,8 +72,8 @@ struct ShownToken {
 }
 
 impl ShownToken {
-    fn is_good(&self, stamp: Option<Stamp>, clock: &dyn Clock) -> bool {
-        stamp == Some(self.stamp) && self.expires_at.is_none_or(|at| clock.now() < at)
+    fn is_good(&self, stamp: Stamp, clock: &dyn Clock) -> bool {
+        stamp == self.stamp && self.expires_at.is_none_or(|at| clock.now() < at)
     }
 }
 
@@ -152,9 +152,7 @@ impl<'a> Tokens<'a> {
             return Ok(None);
         };
         let authenticated = Arc::new(Authenticated { credential: name, client, subject, scopes });
-        if let Some(stamp) = stamp {
-            shown.0.put(lookup, ShownToken { stamp, expires_at, authenticated: Arc::clone(&authenticated) });
-        }
+        shown.0.put(lookup, ShownToken { stamp, expires_at, authenticated: Arc::clone(&authenticated) });
         Ok(Some(authenticated))
     }
 

@@ -21,7 +21,7 @@ const DEFAULT_ACCOUNT: &str = "default";
 
 /// The rows of one owner as of one moment. The tokens in them are ciphertext.
 pub(super) struct Held {
-    stamp: Option<Stamp>,
+    stamp: Stamp,
     rows: Vec<HeldRow>,
 }
 
@@ -238,8 +238,8 @@ impl Vault {
     /// The access token of a connection: the one read of a plaintext token, and it takes a permit.
     ///
     /// The permit must be for this connection's owner and provider, and for its account if it names one. Whether the token
-    /// is still fresh is for the caller to judge. Costs one decryption, and a system call at the most, while nothing
-    /// was committed to the database.
+    /// is still fresh is for the caller to judge. Costs one decryption and no system call while nothing was committed to the
+    /// database.
     pub fn access_token(&self, permit: &Permit, id: &ConnectionId) -> Result<Access, VaultError> {
         self.open_access(permit.owner(), permit.provider(), permit.account(), id)
     }
@@ -301,8 +301,8 @@ impl Vault {
     /// The rows of an owner: from the cache while nothing was committed since.
     fn held(&self, owner: &Owner) -> Result<Arc<Held>, VaultError> {
         // Taken before the rows are read: a commit in between makes the stamp too old, never too new.
-        let stamp = self.store.stamp(self.clock.monotonic());
-        let current = |held: &Arc<Held>| (stamp.is_some() && held.stamp == stamp).then(|| Arc::clone(held));
+        let stamp = self.store.stamp();
+        let current = |held: &Arc<Held>| (held.stamp == stamp).then(|| Arc::clone(held));
         if let Some(held) = self.held.read(owner, current).flatten() {
             return Ok(held);
         }

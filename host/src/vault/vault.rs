@@ -179,10 +179,9 @@ impl Vault {
     }
 
     /// The state of the database at this moment, by which is told whether what was read of it still holds: it has to be taken before
-    /// that is read, and be equal to the one after. `None`: it can't be told, and nothing may be kept. Costs a system call at the
-    /// most; what another process has committed is noticed within 0.1 ms by the vault's clock.
-    pub fn stamp(&self) -> Option<Stamp> {
-        self.store.stamp(self.clock.monotonic())
+    /// that is read, and be equal to the one after. Costs no system call.
+    pub fn stamp(&self) -> Stamp {
+        self.store.stamp()
     }
 
     /// Whether the database answers with records of this vault, and they open with the key at hand. For a health check.

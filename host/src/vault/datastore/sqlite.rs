@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use rusqlite::{Connection as Sql, OptionalExtension, Params, named_params, params};
 
@@ -124,7 +123,7 @@ impl Sqlite {
     fn start(path: &Path, vault: i64, sql: Sql) -> Result<Self, VaultError> {
         let watch =
             Watch::open(path).map_err(|source| VaultError::Io { operation: "watch", path: path.into(), source })?;
-        let writer = Writer::start(path, sql, watch.watched())?;
+        let writer = Writer::start(path, sql)?;
         Ok(Self { path: path.into(), vault, writer, readers: Mutex::default(), watch })
     }
 
@@ -133,8 +132,8 @@ impl Sqlite {
     }
 
     /// The stamp of this moment, to be taken before what it vouches for is read.
-    pub(crate) fn stamp(&self, now: Duration) -> Option<Stamp> {
-        self.watch.at(now)
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.watch.now()
     }
 
     pub(crate) fn epoch(&self) -> Result<u64, VaultError> {

@@ -4,13 +4,12 @@
 //! savepoint of its own, so a job that fails takes nothing of its group with it. A job is answered after the commit.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::stamp::Watched;
 use crate::vault::error::VaultError;
 
 const GROUP: usize = 128;
@@ -65,11 +64,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(path: &Path, connection: Connection, watched: Arc<Watched>) -> Result<Self, VaultError> {
+    pub(super) fn start(path: &Path, connection: Connection) -> Result<Self, VaultError> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("vault-writer".to_owned())
-            .spawn(move || run(connection, queue, &watched))
+            .spawn(move || run(connection, queue))
             .map_err(|source| VaultError::Io { operation: "start the writer of", path: path.into(), source })?;
         Ok(Self { path: path.into(), jobs: Some(jobs), thread: Mutex::new(Some(thread)) })
     }
@@ -126,11 +125,10 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut connection: Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, watched: &Watched) {
+fn run(mut connection: Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
     let mut group = Vec::with_capacity(GROUP);
     while queue.blocking_recv_many(&mut group, GROUP) > 0 {
         let failed = commit(&mut connection, &mut group).err();
-        watched.committed();
         for job in group.drain(..) {
             job.answer(failed.as_ref());
         }

@@ -69,36 +69,10 @@ impl Fixture {
     }
 
     /// Another program with the database file.
-    fn intruder(&self) -> Intruder {
+    fn intruder(&self) -> rusqlite::Connection {
         let sql = rusqlite::Connection::open(self.path()).unwrap();
         sql.execute_batch("PRAGMA synchronous = OFF").unwrap();
-        Intruder { sql, clock: self.clock.clone() }
-    }
-}
-
-/// What it has changed was changed a while ago.
-struct Intruder {
-    sql: rusqlite::Connection,
-    clock: ManualClock,
-}
-
-impl Intruder {
-    fn execute(&self, text: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<usize> {
-        self.clock.advance(Duration::from_millis(1));
-        self.sql.execute(text, parameters)
-    }
-
-    fn execute_batch(&self, text: &str) -> rusqlite::Result<()> {
-        self.clock.advance(Duration::from_millis(1));
-        self.sql.execute_batch(text)
-    }
-}
-
-impl std::ops::Deref for Intruder {
-    type Target = rusqlite::Connection;
-
-    fn deref(&self) -> &rusqlite::Connection {
-        &self.sql
+        sql
     }
 }
 
