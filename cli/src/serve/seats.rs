@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -13,51 +14,53 @@ use tokio_util::sync::CancellationToken;
 /// All places of one listener.
 pub(super) struct Seats {
     free: Arc<Semaphore>,
-    idle: Mutex<Idle>,
-}
-
-/// The connections that wait for their client: without a request, or with half of one. Who has waited longest comes first.
-#[derive(Default)]
-struct Idle {
-    connections: BTreeMap<u64, CancellationToken>,
-    next: u64,
     /// How many new connections wait for a place.
-    waiting: usize,
+    waiting: AtomicUsize,
+    /// How often a connection has begun to wait for its client.
+    idled: AtomicU64,
+    taken: Mutex<Taken>,
 }
 
-impl Idle {
-    fn add(&mut self, connection: CancellationToken) -> u64 {
-        let place = self.next;
-        self.next += 1;
-        self.connections.insert(place, connection);
-        place
+/// The connections that have a place. Requests don't touch this, only connections that come or go, and those that need room.
+#[derive(Default)]
+struct Taken {
+    connections: BTreeMap<u64, Arc<Connection>>,
+    came: u64,
+}
+
+struct Connection {
+    state: AtomicU64,
+    lost: CancellationToken,
+}
+
+/// With a request.
+const WORKING: u64 = 0;
+/// Its answer is whole, but perhaps not sent yet.
+const ANSWERED: u64 = 1;
+/// Its place is another's.
+const LOST: u64 = 2;
+/// From here on it waits for its client: without a request, or with half of one. Who has waited longest has the smallest number.
+const IDLE: u64 = 3;
+
+impl Connection {
+    /// Lets it go on from where it waits, if it has not lost its place, which is all that others do to it.
+    fn leave(&self, idle: u64, to: u64) -> Option<()> {
+        self.state.compare_exchange(idle, to, SeqCst, SeqCst).ok().map(|_| ())
     }
 
-    /// The longest idle connection goes.
-    fn make_room(&mut self) {
-        if let Some((_, connection)) = self.connections.pop_first() {
-            metrics::counter!("clawcoil_limits_hit_total", "limit" => "connections").increment(1);
-            connection.cancel();
-        }
+    fn lose(&self, idle: u64) -> Option<()> {
+        self.leave(idle, LOST)?;
+        self.lost.cancel();
+        Some(())
     }
 }
 
 /// The place of one connection, free again when this is dropped.
 pub(super) struct Seat {
     seats: Arc<Seats>,
-    lost: CancellationToken,
-    state: Mutex<State>,
+    number: u64,
+    connection: Arc<Connection>,
     _permit: Option<OwnedSemaphorePermit>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Without a whole request; where it stands among those.
-    Idle(u64),
-    /// With a request.
-    Working,
-    /// Its answer is whole, but perhaps not sent yet.
-    Answered,
 }
 
 /// A request on a connection, until its answer is whole.
@@ -65,7 +68,12 @@ pub(super) struct Busy(Arc<Seat>);
 
 impl Seats {
     pub(super) fn new(places: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(places)), idle: Mutex::default() })
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(places)),
+            waiting: AtomicUsize::new(0),
+            idled: AtomicU64::new(IDLE),
+            taken: Mutex::default(),
+        })
     }
 
     /// A place. Where there is none, the connection that has been idle for the longest time loses its own; where none is idle,
@@ -78,21 +86,51 @@ impl Seats {
             // It is never closed.
             Arc::clone(&self.free).acquire_owned().await.ok()
         };
-        let lost = CancellationToken::new();
-        let seat = Seat { seats: Arc::clone(self), lost, state: Mutex::new(State::Answered), _permit: permit };
+        let connection = Arc::new(Connection { state: AtomicU64::new(ANSWERED), lost: CancellationToken::new() });
+        let number = {
+            let mut taken = self.taken();
+            let number = taken.came;
+            taken.came += 1;
+            taken.connections.insert(number, Arc::clone(&connection));
+            number
+        };
+        let seat = Seat { seats: Arc::clone(self), number, connection, _permit: permit };
         seat.flushed();
         seat
     }
 
     /// Ends all connections that have no request.
     pub(super) fn clear(&self) {
-        for connection in std::mem::take(&mut self.idle().connections).into_values() {
-            connection.cancel();
+        for connection in self.taken().connections.values() {
+            let state = connection.state.load(SeqCst);
+            if state >= IDLE {
+                connection.lose(state);
+            }
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The longest idle connection goes.
+    fn make_room(&self) {
+        let taken = self.taken();
+        let longest = || {
+            let idle = taken.connections.values().map(|connection| (connection.state.load(SeqCst), connection));
+            idle.filter(|(state, _)| *state >= IDLE).min_by_key(|(state, _)| *state)
+        };
+        // One that goes on in this very moment keeps its place.
+        while let Some((state, connection)) = longest() {
+            if connection.lose(state).is_some() {
+                metrics::counter!("clawcoil_limits_hit_total", "limit" => "connections").increment(1);
+                return;
+            }
+        }
+    }
+
+    fn idle(&self) -> u64 {
+        self.idled.fetch_add(1, SeqCst)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,81 +138,74 @@ impl Seats {
 struct Waiting<'a>(&'a Seats);
 
 impl<'a> Waiting<'a> {
+    // Whoever begins to be idle after this sees that another waits; whoever has begun before is seen here.
     fn begin(seats: &'a Seats) -> Self {
-        let mut idle = seats.idle();
-        idle.waiting += 1;
-        idle.make_room();
+        seats.waiting.fetch_add(1, SeqCst);
+        seats.make_room();
         Self(seats)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.idle().waiting -= 1;
+        self.0.waiting.fetch_sub(1, SeqCst);
     }
 }
 
 impl Seat {
     /// The head of a request has come, and with it all of it if it is `whole`; `None`: too late.
     pub(super) fn begin(self: &Arc<Self>, whole: bool) -> Option<Busy> {
-        let mut state = self.state();
-        if let State::Idle(place) = *state {
-            let mut idle = self.seats.idle();
-            let connection = idle.connections.remove(&place)?;
-            *state = if whole { State::Working } else { State::Idle(idle.add(connection)) };
+        match self.connection.state.load(SeqCst) {
+            LOST => return None,
+            WORKING | ANSWERED => {}
+            idle => self.connection.leave(idle, if whole { WORKING } else { self.seats.idle() })?,
         }
         Some(Busy(Arc::clone(self)))
     }
 
     /// The rest of a request has come; `None`: too late.
     pub(super) fn work(&self) -> Option<()> {
-        let mut state = self.state();
-        if let State::Idle(place) = *state {
-            self.seats.idle().connections.remove(&place)?;
-            *state = State::Working;
+        match self.connection.state.load(SeqCst) {
+            LOST => None,
+            WORKING | ANSWERED => Some(()),
+            idle => self.connection.leave(idle, WORKING),
         }
-        Some(())
     }
 
     /// All that was answered has been sent.
     pub(super) fn flushed(&self) {
-        let mut state = self.state();
-        if *state != State::Answered {
+        if self.connection.state.load(SeqCst) != ANSWERED {
             return;
         }
-        let mut idle = self.seats.idle();
-        *state = State::Idle(idle.add(self.lost.clone()));
-        if idle.waiting > self.seats.free.available_permits() {
-            idle.make_room();
+        self.connection.state.store(self.seats.idle(), SeqCst);
+        if self.seats.waiting.load(SeqCst) > self.seats.free.available_permits() {
+            self.seats.make_room();
         }
     }
 
     /// Waits until the place is needed for another.
     pub(super) async fn lost(&self) {
-        self.lost.cancelled().await;
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection.lost.cancelled().await;
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let State::Idle(place) = *self.state() {
-            self.seats.idle().connections.remove(&place);
-        }
+        self.seats.taken().connections.remove(&self.number);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        if let State::Idle(place) = *state {
+        let connection = &self.0.connection;
+        match connection.state.load(SeqCst) {
+            LOST => {}
+            WORKING | ANSWERED => connection.state.store(ANSWERED, SeqCst),
             // It was answered before it was whole.
-            self.0.seats.idle().connections.remove(&place);
+            idle => {
+                connection.leave(idle, ANSWERED);
+            }
         }
-        *state = State::Answered;
     }
 }
 
@@ -224,7 +255,7 @@ mod tests {
         let third = another(&seats);
         second.lost().await;
         assert!(second.begin(true).is_none(), "its place is another's");
-        assert!(!first.lost.is_cancelled());
+        assert!(!first.connection.lost.is_cancelled());
         drop(second);
         let third = third.await.unwrap();
         drop(working);
@@ -243,17 +274,17 @@ mod tests {
         let only = Arc::new(seats.take().await);
         let working = only.begin(true).unwrap();
         let waiting = another(&seats);
-        while seats.idle().waiting == 0 {
+        while seats.waiting.load(SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
         drop(working);
-        assert!(!only.lost.is_cancelled(), "its answer may not have been sent");
+        assert!(!only.connection.lost.is_cancelled(), "its answer may not have been sent");
         only.flushed();
         only.lost().await;
         drop(only);
         drop(waiting.await.unwrap());
-        let idle = seats.idle();
-        assert!(idle.connections.is_empty() && idle.waiting == 0, "nothing is kept of connections that have ended");
+        let is_empty = seats.taken().connections.is_empty() && seats.waiting.load(SeqCst) == 0;
+        assert!(is_empty, "nothing is kept of connections that have ended");
     }
 
     #[tokio::test]
@@ -265,7 +296,7 @@ mod tests {
         let another = another(&seats);
         half.lost().await;
         assert!(half.work().is_none(), "what it sends now comes too late");
-        assert!(!whole.lost.is_cancelled());
+        assert!(!whole.connection.lost.is_cancelled());
         drop((half, sending));
         drop(another.await.unwrap());
     }
