@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use clawcoil::audit::{Event, EventKind};
 use clawcoil::clock::Timestamp;
 use clawcoil::id::{ClientName, UserId};
 use clawcoil::policy::Pattern;
@@ -91,6 +92,11 @@ impl TokenCommand {
             Action::Create(create) => {
                 let new = create.new_token()?;
                 let (token, text) = tokens.issue(new).await?;
+                if let Err(failure) = agent::record(&home, &vault, &event(EventKind::TokenCreated, &token)) {
+                    // Nobody has seen it yet.
+                    tokens.revoke(&token.name).await?;
+                    return Err(failure);
+                }
                 let mut object = token_json(&token);
                 if let Some(object) = object.as_object_mut() {
                     object.insert("token".to_owned(), json!(*text));
@@ -115,7 +121,10 @@ impl TokenCommand {
                 })
             }
             Action::Revoke(Revoke { name }) => match tokens.revoke(&name).await? {
-                Some(token) => output.answer(token_json(&token), || format!("{} can't be used any more.", token.name)),
+                Some(token) => {
+                    output.answer(token_json(&token), || format!("{} can't be used any more.", token.name))?;
+                    agent::record(&home, &vault, &event(EventKind::TokenRevoked, &token))
+                }
                 None => Err(Failure::error(format!(
                     "there is no token {name:?}; `clawcoil token list` shows those that are good"
                 ))),
@@ -175,14 +184,28 @@ fn subject(subject: &Subject) -> String {
 }
 
 fn describe(token: &CallerToken) -> String {
-    format!(
-        "{} lets {} call for {} ({}), {}.",
-        token.name,
-        token.client,
-        subject(&token.subject),
-        texts(&token.scopes).join(", "),
-        token.expires_at.map_or_else(|| "until it is revoked".to_owned(), |at| format!("until {at:.0}")),
-    )
+    let (scopes, until) = (texts(&token.scopes).join(", "), until_when(token));
+    format!("{} lets {} call for {} ({scopes}), {until}.", token.name, token.client, subject(&token.subject))
+}
+
+fn until_when(token: &CallerToken) -> String {
+    token.expires_at.map_or_else(|| "until it is revoked".to_owned(), |at| format!("until {at:.0}"))
+}
+
+/// What the audit log is told of a token. The detail names no user: of users the log has tags.
+fn event(kind: EventKind, token: &CallerToken) -> Event {
+    let (scopes, until) = (texts(&token.scopes).join(", "), until_when(token));
+    let (user, detail) = match &token.subject {
+        Subject::User(user) => (Some(user.clone()), format!("{scopes}, {until}")),
+        Subject::ActAs(_) | Subject::Nobody => (None, format!("for {} ({scopes}), {until}", subject(&token.subject))),
+    };
+    Event {
+        client: Some(token.client.clone()),
+        credential: token.name.parse().ok(),
+        user,
+        detail: Some(detail),
+        ..Event::new(kind)
+    }
 }
 
 fn token_json(token: &CallerToken) -> Value {

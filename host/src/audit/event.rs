@@ -97,6 +97,10 @@ words! {
         ClientSet = "client-set",
         /// An operator's client at a provider was removed.
         ClientRemoved = "client-removed",
+        /// A program was given a token for this host.
+        TokenCreated = "token-created",
+        /// A program's token for this host was ended.
+        TokenRevoked = "token-revoked",
         /// The vault was given to a new identity with its recovery key.
         Recovered = "recovered",
         /// A skill was installed.

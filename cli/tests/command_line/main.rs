@@ -1,6 +1,8 @@
 //! The command as people and scripts use it: a process, its exit code, its two outputs.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod log;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -542,14 +544,6 @@ fn arguments_that_are_not_understood_are_an_error_object_for_programs_too() {
 }
 
 #[test]
-fn a_new_agent_has_a_sound_and_empty_log() {
-    let agent = Agent::new();
-    agent.succeeds(&["audit", "verify"]);
-    agent.succeeds(&["audit", "tail"]);
-    agent.succeeds(&["doctor"]);
-}
-
-#[test]
 fn outputs_that_are_closed_cause_no_panic() {
     let agent = Agent::new();
     let closed = || {
@@ -575,88 +569,6 @@ fn what_is_logged_into_a_file_has_no_colours() {
 }
 
 #[test]
-fn the_log_is_shown_without_its_openings_unless_all_is_wanted() {
-    let agent = Agent::new();
-    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
-    // It opens the log, and does nothing that stands there.
-    agent.succeeds(&["doctor"]);
-    let tail = agent.succeeds(&["audit", "tail", "--lines", "1"]);
-    assert!(tail.contains("skill-added") && !tail.contains("opened"), "{tail}");
-    assert!(agent.succeeds(&["audit", "tail", "--all"]).contains("opened"));
-}
-
-#[test]
-fn an_export_has_each_entry_that_was_asked_for_on_a_line() {
-    let agent = Agent::new();
-    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
-    let all = agent.succeeds(&["audit", "export"]);
-    let lines: Vec<Value> = all.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.len() >= 3 && lines.iter().all(|line| line["file"].is_string()), "{all}");
-    let one = agent.succeeds(&["audit", "export", "--kind", "skill-added", "--since", "1h", "--skill", "gmail-send"]);
-    assert_eq!(one.lines().count(), 1, "{one}");
-    assert!(agent.succeeds(&["audit", "export", "--until", "2020-01-01"]).is_empty());
-    agent.fails_usage(&["audit", "export", "--kind", "sent"], "released");
-    agent.fails_usage(&["audit", "export", "--since", "yesterday"], "2026-11-24");
-}
-
-#[test]
-fn a_cut_of_the_log_is_noticed_by_a_checkpoint_in_another_place() {
-    let agent = Agent::new();
-    let witness = tempfile::tempdir().unwrap();
-    let settings = format!("strict = true\ncheckpoints = [{:?}]\n", witness.path().to_str().unwrap());
-    std::fs::write(agent.folder().join("audit.toml"), settings).unwrap();
-    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
-    assert!(agent.succeeds(&["audit", "verify"]).contains("signed checkpoints agree"));
-    let kept = agent.succeeds(&["audit", "checkpoints"]);
-    assert!(kept.contains("\n— clawcoil/audit/"), "{kept}");
-    let folder = agent.folder().join("audit");
-    let files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    let log = files.iter().find(|path| {
-        path.extension().is_some_and(|ending| ending == "jsonl")
-            && std::fs::read_to_string(path).unwrap().contains("skill-added")
-    });
-    let log = log.unwrap();
-    let text = std::fs::read_to_string(log).unwrap();
-    let kept_lines: Vec<_> = text.lines().take_while(|line| !line.contains("skill-added")).collect();
-    std::fs::write(log, kept_lines.join("\n") + "\n").unwrap();
-    for path in files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "checkpoint")) {
-        std::fs::remove_file(path).unwrap();
-    }
-    let bad = agent.fails(&["audit", "verify"], 1);
-    assert!(bad.contains(log.to_str().unwrap()) && bad.contains(witness.path().to_str().unwrap()), "{bad}");
-    // The same with what somebody has kept, where audit.toml says nothing.
-    std::fs::remove_file(agent.folder().join("audit.toml")).unwrap();
-    let file = witness.path().join("mine");
-    std::fs::write(&file, kept).unwrap();
-    let bad = agent.fails(&["audit", "verify", "--against", file.to_str().unwrap()], 1);
-    assert!(bad.contains("ends too early"), "{bad}");
-}
-
-#[test]
-fn a_mistake_in_audit_toml_is_told_with_its_place() {
-    let agent = Agent::new();
-    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
-    agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
-    std::fs::write(agent.folder().join("audit.toml"), "strickt = true\n").unwrap();
-    let told = agent.fails(&["run", "gmail-send", "--user", "alice"], 1);
-    assert!(told.contains("audit.toml:1") && told.contains("did you mean `strict`?"), "{told}");
-    // What takes away works all the same.
-    agent.succeeds(&["connections", "list"]);
-    agent.succeeds(&["revoke", "gmail-send", "--user", "alice"]);
-}
-
-#[test]
-fn a_mistake_in_audit_toml_leaves_no_half_made_agent() {
-    let agent = Agent::without_home();
-    std::fs::create_dir_all(agent.folder()).unwrap();
-    std::fs::write(agent.folder().join("audit.toml"), "strickt = true\n").unwrap();
-    assert!(agent.fails(&["init", "--no-recovery"], 1).contains("audit.toml:1"));
-    assert!(!agent.folder().join("identity.key").exists());
-    std::fs::remove_file(agent.folder().join("audit.toml")).unwrap();
-    agent.succeeds(&["init", "--no-recovery"]);
-}
-
-#[test]
 fn a_component_that_got_damaged_is_found_by_the_doctor() {
     let agent = Agent::new();
     agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
@@ -672,33 +584,6 @@ fn a_component_that_got_damaged_is_found_by_the_doctor() {
             .fails(&[&["run"], &MAIL[..], &["--user", "alice"]].concat(), 1)
             .contains("the skill gmail-send can't be compiled")
     );
-}
-
-#[test]
-fn a_change_of_tokens_that_could_not_be_told_is_an_error_of_the_log_to_the_doctor() {
-    let agent = Agent::new();
-    agent.succeeds(&["doctor"]);
-    // Rows that can't be opened with any key of the vault: as if somebody had written to the database.
-    let sql = rusqlite::Connection::open(agent.folder().join("vault.db")).unwrap();
-    for lookup in [[1_u8; 32], [2; 32]] {
-        sql.execute(
-            "INSERT INTO documents (vault, kind, lookup, owner, revision, record)
-             SELECT vault, 'audit-outbox', ?1, 'agent', 1, zeroblob(200) FROM vaults",
-            [lookup],
-        )
-        .unwrap();
-    }
-    // Whoever has something to tell sets aside what can't be told.
-    let sandbox = Sandbox::start(&agent);
-    agent.succeeds(&["provider", "add", "google", "--sandbox", &sandbox.origin]);
-    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
-    agent.succeeds(&["grant", "gmail-send", "--user", "alice"]);
-    agent.connect();
-    let findings = agent.json(&["doctor"], 1);
-    let bad: Vec<_> = findings["findings"].as_array().unwrap().iter().filter(|one| one["health"] == "bad").collect();
-    assert_eq!(bad.len(), 1, "{findings}");
-    assert_eq!(bad[0]["about"], "audit");
-    assert!(bad[0]["text"].as_str().unwrap().starts_with("2 changes of tokens are missing"), "{findings}");
 }
 
 #[test]
