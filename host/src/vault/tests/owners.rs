@@ -95,7 +95,7 @@ async fn an_unconfirmed_refresh_token_is_not_to_be_had_by_editing_the_state() {
 }
 
 #[tokio::test]
-async fn what_another_process_changed_is_seen_at_once() {
+async fn what_another_vault_of_this_process_changed_is_seen_at_once() {
     let f = Fixture::new().await;
     let c = f.connect("alice", "google").await;
     let other = f.open().await.unwrap();
