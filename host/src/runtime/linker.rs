@@ -3,7 +3,6 @@
 use std::fmt;
 
 use wasmtime::component::{HasData, Linker, ResourceTable};
-use wasmtime_wasi::WasiView as _;
 use wasmtime_wasi::cli::{WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView as _};
@@ -112,9 +111,9 @@ pub(super) fn linker(engine: &wasmtime::Engine, linked: Linked) -> wasmtime::Res
 
     let mut made = Linker::new(engine);
     let l = &mut made;
-    io::error::add_to_linker::<State, HasTable>(l, |state| state.ctx().table)?;
-    io::poll::add_to_linker::<State, HasTable>(l, |state| state.ctx().table)?;
-    io::streams::add_to_linker::<State, HasTable>(l, |state| state.ctx().table)?;
+    io::error::add_to_linker::<State, HasTable>(l, State::table)?;
+    io::poll::add_to_linker::<State, HasTable>(l, State::table)?;
+    io::streams::add_to_linker::<State, HasTable>(l, State::table)?;
     clocks::wall_clock::add_to_linker::<State, WasiClocks>(l, State::clocks)?;
     clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(l, State::clocks)?;
     random::random::add_to_linker::<State, WasiRandom>(l, wasmtime_wasi::random::WasiRandomView::random)?;

@@ -19,7 +19,9 @@ const RANDOM: u64 = 1 << 20;
 const HEADERS: usize = 64 << 10;
 
 pub(super) struct State {
-    wasi: WasiCtx,
+    /// Made when the guest first asks for any of it, which many never do.
+    wasi: Option<WasiCtx>,
+    log: Log,
     http: WasiHttpCtx,
     table: ResourceTable,
     hooks: Hooks,
@@ -27,23 +29,17 @@ pub(super) struct State {
 }
 
 impl State {
-    /// A state that inherits nothing: no arguments, variables, folders, input, sockets or name look-up.
     pub(super) fn new(limits: &Limits, authority: Arc<dyn Authority>, log: &Log) -> Self {
-        let wasi = WasiCtx::builder()
-            .stdout(log.clone())
-            .stderr(log.clone())
-            .allow_tcp(false)
-            .allow_udp(false)
-            .allow_ip_name_lookup(false)
-            .allow_blocking_current_thread(false)
-            .max_random_size(RANDOM)
-            .build();
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(HEADERS);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
         let hooks = Hooks { authority, budget: HostCalls::new(limits.host_calls), span: Span::current() };
-        Self { wasi, http, table, hooks, limiter: Limiter::new(limits) }
+        Self { wasi: None, log: log.clone(), http, table, hooks, limiter: Limiter::new(limits) }
+    }
+
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
     }
 
     pub(super) fn tokens(&mut self) -> TokensView<'_> {
@@ -53,8 +49,22 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        let ctx = self.wasi.get_or_insert_with(|| wasi(&self.log));
+        WasiCtxView { ctx, table: &mut self.table }
     }
+}
+
+/// What inherits nothing: no arguments, variables, folders, input, sockets or name look-up.
+fn wasi(log: &Log) -> WasiCtx {
+    WasiCtx::builder()
+        .stdout(log.clone())
+        .stderr(log.clone())
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .allow_blocking_current_thread(false)
+        .max_random_size(RANDOM)
+        .build()
 }
 
 impl WasiHttpView for State {
