@@ -1,36 +1,59 @@
 //! Places for connections, of which there are so many and no more.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
+use futures_util::task::AtomicWaker;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
 /// All places of one listener.
 pub(super) struct Seats {
     free: Arc<Semaphore>,
-    /// How many new connections wait for a place.
-    waiting: AtomicUsize,
+    /// For how many new connections no other has lost its place yet. It changes while `taken` is held.
+    owed: AtomicUsize,
     /// How often a connection has begun to wait for its client.
     idled: AtomicU64,
     taken: Mutex<Taken>,
+    closing: AtomicBool,
 }
 
-/// The connections that have a place. Requests don't touch this, only connections that come or go, and those that need room.
+/// The connections that have a place. Requests don't touch this unless a new connection is owed one.
 #[derive(Default)]
 struct Taken {
     connections: BTreeMap<u64, Arc<Connection>>,
     came: u64,
+    /// How many new connections wait for a place.
+    waiting: usize,
+}
+
+impl Taken {
+    /// The longest idle connection goes; `None`: there is none.
+    fn make_room(&self) -> Option<()> {
+        let longest = || {
+            let idle = self.connections.values().map(|connection| (connection.state.load(SeqCst), connection));
+            idle.filter(|(state, _)| *state >= IDLE).min_by_key(|(state, _)| *state)
+        };
+        // One that goes on in this very moment keeps its place.
+        loop {
+            let (state, connection) = longest()?;
+            if connection.lose(state).is_some() {
+                metrics::counter!("clawcoil_limits_hit_total", "limit" => "connections").increment(1);
+                return Some(());
+            }
+        }
+    }
 }
 
 struct Connection {
     state: AtomicU64,
-    lost: CancellationToken,
+    /// Wakes the connection where it has lost its place, or all are to end.
+    waker: AtomicWaker,
 }
 
 /// With a request.
@@ -50,7 +73,7 @@ impl Connection {
 
     fn lose(&self, idle: u64) -> Option<()> {
         self.leave(idle, LOST)?;
-        self.lost.cancel();
+        self.waker.wake();
         Some(())
     }
 }
@@ -70,9 +93,10 @@ impl Seats {
     pub(super) fn new(places: usize) -> Arc<Self> {
         Arc::new(Self {
             free: Arc::new(Semaphore::new(places)),
-            waiting: AtomicUsize::new(0),
+            owed: AtomicUsize::new(0),
             idled: AtomicU64::new(IDLE),
             taken: Mutex::default(),
+            closing: AtomicBool::new(false),
         })
     }
 
@@ -86,7 +110,7 @@ impl Seats {
             // It is never closed.
             Arc::clone(&self.free).acquire_owned().await.ok()
         };
-        let connection = Arc::new(Connection { state: AtomicU64::new(ANSWERED), lost: CancellationToken::new() });
+        let connection = Arc::new(Connection { state: AtomicU64::new(ANSWERED), waker: AtomicWaker::new() });
         let number = {
             let mut taken = self.taken();
             let number = taken.came;
@@ -99,29 +123,28 @@ impl Seats {
         seat
     }
 
-    /// Ends all connections that have no request.
-    pub(super) fn clear(&self) {
+    /// Ends all connections that have no whole request, and has the others told that theirs is their last.
+    pub(super) fn close(&self) {
+        self.closing.store(true, SeqCst);
         for connection in self.taken().connections.values() {
             let state = connection.state.load(SeqCst);
-            if state >= IDLE {
-                connection.lose(state);
+            if state < IDLE || connection.lose(state).is_none() {
+                connection.waker.wake();
             }
         }
     }
 
-    /// The longest idle connection goes.
-    fn make_room(&self) {
-        let taken = self.taken();
-        let longest = || {
-            let idle = taken.connections.values().map(|connection| (connection.state.load(SeqCst), connection));
-            idle.filter(|(state, _)| *state >= IDLE).min_by_key(|(state, _)| *state)
-        };
-        // One that goes on in this very moment keeps its place.
-        while let Some((state, connection)) = longest() {
-            if connection.lose(state).is_some() {
-                metrics::counter!("clawcoil_limits_hit_total", "limit" => "connections").increment(1);
-                return;
-            }
+    /// Each that waits is owed one place, and none more is taken from anybody.
+    fn pay(&self, taken: &Taken) {
+        if self.owed.load(SeqCst) > 0 && taken.make_room().is_some() {
+            self.owed.fetch_sub(1, SeqCst);
+        }
+    }
+
+    /// A connection has become idle.
+    fn pay_what_is_owed(&self) {
+        if self.owed.load(SeqCst) > 0 {
+            self.pay(&self.taken());
         }
     }
 
@@ -138,27 +161,39 @@ impl Seats {
 struct Waiting<'a>(&'a Seats);
 
 impl<'a> Waiting<'a> {
-    // Whoever begins to be idle after this sees that another waits; whoever has begun before is seen here.
     fn begin(seats: &'a Seats) -> Self {
-        seats.waiting.fetch_add(1, SeqCst);
-        seats.make_room();
+        let mut taken = seats.taken();
+        taken.waiting += 1;
+        // Whoever becomes idle after this sees what is owed; whoever is so already is seen here.
+        seats.owed.fetch_add(1, SeqCst);
+        seats.pay(&taken);
         Self(seats)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, SeqCst);
+        let mut taken = self.0.taken();
+        taken.waiting -= 1;
+        // A place may have become free by itself.
+        self.0.owed.fetch_min(taken.waiting, SeqCst);
     }
 }
 
 impl Seat {
     /// The head of a request has come, and with it all of it if it is `whole`; `None`: too late.
     pub(super) fn begin(self: &Arc<Self>, whole: bool) -> Option<Busy> {
+        let next = if whole { WORKING } else { self.seats.idle() };
         match self.connection.state.load(SeqCst) {
             LOST => return None,
-            WORKING | ANSWERED => {}
-            idle => self.connection.leave(idle, if whole { WORKING } else { self.seats.idle() })?,
+            // The answer before may not have been sent yet.
+            WORKING | ANSWERED => {
+                self.connection.state.store(next, SeqCst);
+                if !whole {
+                    self.seats.pay_what_is_owed();
+                }
+            }
+            idle => self.connection.leave(idle, next)?,
         }
         Some(Busy(Arc::clone(self)))
     }
@@ -178,14 +213,30 @@ impl Seat {
             return;
         }
         self.connection.state.store(self.seats.idle(), SeqCst);
-        if self.seats.waiting.load(SeqCst) > self.seats.free.available_permits() {
-            self.seats.make_room();
-        }
+        self.seats.pay_what_is_owed();
     }
 
     /// Waits until the place is needed for another.
     pub(super) async fn lost(&self) {
-        self.connection.lost.cancelled().await;
+        self.until(|| self.is_lost()).await;
+    }
+
+    /// Waits until the place is needed for another, or all connections are to end.
+    pub(super) async fn lost_or_closing(&self) {
+        self.until(|| self.is_lost() || self.seats.closing.load(SeqCst)).await;
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.connection.state.load(SeqCst) == LOST
+    }
+
+    /// One at a time can wait.
+    async fn until(&self, is_so: impl Fn() -> bool) {
+        poll_fn(|cx| {
+            self.connection.waker.register(cx.waker());
+            if is_so() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 
@@ -255,7 +306,7 @@ mod tests {
         let third = another(&seats);
         second.lost().await;
         assert!(second.begin(true).is_none(), "its place is another's");
-        assert!(!first.connection.lost.is_cancelled());
+        assert!(!first.is_lost());
         drop(second);
         let third = third.await.unwrap();
         drop(working);
@@ -274,16 +325,17 @@ mod tests {
         let only = Arc::new(seats.take().await);
         let working = only.begin(true).unwrap();
         let waiting = another(&seats);
-        while seats.waiting.load(SeqCst) == 0 {
+        while seats.taken().waiting == 0 {
             tokio::task::yield_now().await;
         }
         drop(working);
-        assert!(!only.connection.lost.is_cancelled(), "its answer may not have been sent");
+        assert!(!only.is_lost(), "its answer may not have been sent");
         only.flushed();
         only.lost().await;
         drop(only);
         drop(waiting.await.unwrap());
-        let is_empty = seats.taken().connections.is_empty() && seats.waiting.load(SeqCst) == 0;
+        let taken = seats.taken();
+        let is_empty = taken.connections.is_empty() && taken.waiting == 0 && seats.owed.load(SeqCst) == 0;
         assert!(is_empty, "nothing is kept of connections that have ended");
     }
 
@@ -296,8 +348,54 @@ mod tests {
         let another = another(&seats);
         half.lost().await;
         assert!(half.work().is_none(), "what it sends now comes too late");
-        assert!(!whole.connection.lost.is_cancelled());
+        assert!(!whole.is_lost());
         drop((half, sending));
         drop(another.await.unwrap());
+    }
+    #[tokio::test]
+    async fn one_new_connection_takes_the_place_of_one_and_of_no_other_while_that_one_ends() {
+        let seats = Seats::new(3);
+        let idle: Vec<_> = [seats.take().await, seats.take().await, seats.take().await].map(Arc::new).into();
+        let another = another(&seats);
+        idle[0].lost().await;
+        for connection in &idle[1..] {
+            drop(connection.begin(true).unwrap());
+            connection.flushed();
+        }
+        assert!(idle[1..].iter().all(|connection| !connection.is_lost()));
+        drop(idle);
+        drop(another.await.unwrap());
+        assert_eq!(seats.owed.load(SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_comes_before_the_last_answer_is_sent_keeps_the_place() {
+        let seats = Seats::new(1);
+        let only = Arc::new(seats.take().await);
+        drop(only.begin(true).unwrap());
+        let _working = only.begin(true).unwrap();
+        only.flushed();
+        let another = another(&seats);
+        while seats.taken().waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!only.is_lost());
+        another.abort();
+    }
+
+    #[tokio::test]
+    async fn where_all_are_to_end_the_idle_lose_their_place_and_the_others_are_told() {
+        let seats = Seats::new(2);
+        let (idle, busy) = (Arc::new(seats.take().await), Arc::new(seats.take().await));
+        let _working = busy.begin(true).unwrap();
+        let told = tokio::spawn({
+            let busy = Arc::clone(&busy);
+            async move { busy.lost_or_closing().await }
+        });
+        tokio::task::yield_now().await;
+        seats.close();
+        idle.lost().await;
+        told.await.unwrap();
+        assert!(!busy.is_lost());
     }
 }
