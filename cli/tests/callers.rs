@@ -63,6 +63,20 @@ async fn raw(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_another_process_revokes_is_refused_from_the_next_request_on() {
+    let (_server, _agent, home) = agent().await;
+    let served = serve(&home, "");
+    let made = served::json(&home, &["token", "create", "--agent", "bot", "--user", "alice"]);
+    let (token, name) = (made["token"].as_str().unwrap(), made["name"].as_str().unwrap());
+    for _ in 0..3 {
+        // From now on the server keeps in mind whose it is.
+        assert_eq!(skills(&served, token).await.status, StatusCode::OK);
+    }
+    served::run(&home, &["token", "revoke", name]);
+    assert_refused(&skills(&served, token).await, "revoked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_jwt_counts_that_its_issuer_made_for_this_host_and_no_other() {
     let (issuer, _agent, home) = agent().await;
     let (stranger, late) = (
