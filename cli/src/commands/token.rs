@@ -93,8 +93,8 @@ impl TokenCommand {
                 let new = create.new_token()?;
                 let (token, text) = tokens.issue(new).await?;
                 if let Err(failure) = agent::record(&home, &vault, &event(EventKind::TokenCreated, &token)) {
-                    // Nobody has seen it yet.
-                    tokens.revoke(&token.name).await?;
+                    // Nobody has seen it yet. Where this fails too, it is in the list of tokens.
+                    let _gone = tokens.revoke(&token.name).await;
                     return Err(failure);
                 }
                 let mut object = token_json(&token);
@@ -122,8 +122,9 @@ impl TokenCommand {
             }
             Action::Revoke(Revoke { name }) => match tokens.revoke(&name).await? {
                 Some(token) => {
+                    let recorded = agent::record(&home, &vault, &event(EventKind::TokenRevoked, &token));
                     output.answer(token_json(&token), || format!("{} can't be used any more.", token.name))?;
-                    agent::record(&home, &vault, &event(EventKind::TokenRevoked, &token))
+                    recorded
                 }
                 None => Err(Failure::error(format!(
                     "there is no token {name:?}; `clawcoil token list` shows those that are good"
@@ -192,13 +193,19 @@ fn until_when(token: &CallerToken) -> String {
     token.expires_at.map_or_else(|| "until it is revoked".to_owned(), |at| format!("until {at:.0}"))
 }
 
-/// What the audit log is told of a token. The detail names no user: of users the log has tags.
+/// What the audit log is told of a token. For users the log has tags; a pattern that fits more than one stands there as it is.
 fn event(kind: EventKind, token: &CallerToken) -> Event {
-    let (scopes, until) = (texts(&token.scopes).join(", "), until_when(token));
-    let (user, detail) = match &token.subject {
-        Subject::User(user) => (Some(user.clone()), format!("{scopes}, {until}")),
-        Subject::ActAs(_) | Subject::Nobody => (None, format!("for {} ({scopes}), {until}", subject(&token.subject))),
+    let user = match &token.subject {
+        Subject::User(user) => Some(user.clone()),
+        Subject::ActAs(pattern) => pattern.only().and_then(|user| user.parse().ok()),
+        Subject::Nobody => None,
     };
+    let whom = match (&user, &token.subject) {
+        (None, subject) => format!("for {}: ", self::subject(subject)),
+        (Some(_), Subject::ActAs(_)) => "by act-as: ".to_owned(),
+        (Some(_), _) => String::new(),
+    };
+    let detail = format!("{whom}{}, {}", texts(&token.scopes).join(", "), until_when(token));
     Event {
         client: Some(token.client.clone()),
         credential: token.name.parse().ok(),

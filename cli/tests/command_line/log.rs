@@ -30,6 +30,7 @@ fn tokens_that_are_made_and_ended_stand_in_the_log_without_the_token_and_the_use
     let agent = Agent::new();
     let made = agent.json(&["token", "create", "--agent", "mail-agent", "--user", "alice"], 0);
     let acting = agent.json(&["token", "create", "--agent", "hub", "--act-as", "team-a/*", "--expires", "never"], 0);
+    let one = agent.json(&["token", "create", "--agent", "hub", "--act-as", "alice"], 0);
     let name = |token: &Value| token["name"].as_str().unwrap().to_owned();
     agent.succeeds(&["token", "revoke", &name(&made)]);
     let exported = agent.succeeds(&["audit", "export"]);
@@ -42,10 +43,11 @@ fn tokens_that_are_made_and_ended_stand_in_the_log_without_the_token_and_the_use
     assert!(created["user"].is_string() && created["user"] == revoked["user"], "{created} {revoked}");
     assert_eq!(created["client"], "mail-agent");
     let created = told("token-created", &acting);
-    assert_eq!(created["detail"], "for any of team-a/* (invoke), until it is revoked");
+    assert_eq!(created["detail"], "for any of team-a/*: invoke, until it is revoked");
     assert!(created["user"].is_null());
+    assert_eq!(told("token-created", &one)["user"], revoked["user"]);
     assert!(!exported.contains("alice"), "{exported}");
-    for token in [&made, &acting] {
+    for token in [&made, &acting, &one] {
         assert!(!exported.contains(token["token"].as_str().unwrap()));
     }
 }

@@ -35,6 +35,11 @@ impl Pattern {
         rest.ends_with(last)
     }
 
+    /// The one text that fits, where there is only one.
+    pub fn only(&self) -> Option<&str> {
+        (!self.0.contains('*')).then_some(&*self.0)
+    }
+
     /// The pattern as written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -83,6 +88,8 @@ mod tests {
         assert!(matches("*@example.com", "ann@example.com"));
         assert!(!matches("a*a", "a"));
         assert!(matches("a*b*c", "a-b-b-c"));
+        assert_eq!("alice".parse::<Pattern>().unwrap().only(), Some("alice"));
+        assert_eq!("alice*".parse::<Pattern>().unwrap().only(), None);
     }
 
     /// The definition, for comparison: slow and plain.
