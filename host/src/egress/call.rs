@@ -192,15 +192,15 @@ impl Call {
         let now = inner.egress.clock.now();
         let selected =
             effective.token(service, scopes, account, audience, now).map_err(|denial| inner.denied(denial, None))?;
-        let wanted: BTreeSet<Scope> = if scopes.is_empty() {
-            effective.service(&selected.service).map(|service| service.scopes.clone()).unwrap_or_default()
-        } else {
-            scopes.iter().filter_map(|scope| scope.parse().ok()).collect()
+        let asked: BTreeSet<Scope> = scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
+        let wanted = match effective.service(&selected.service) {
+            Ok(service) if scopes.is_empty() => &service.scopes,
+            _ => &asked,
         };
         let connection = inner
             .egress
             .credentials
-            .connection(&selected.service, &selected.owner, &selected.provider, selected.account.as_ref(), &wanted)
+            .connection(&selected.service, &selected.owner, &selected.provider, selected.account.as_ref(), wanted)
             .map_err(|error| inner.failed(error.into()))?;
         let api_origin = inner.api_origin(&connection);
         let mut state = inner.state();
@@ -211,7 +211,7 @@ impl Call {
             account: connection.account.clone(),
             connection: connection.id,
         });
-        let placeholder = state.placeholders.give(id, &*inner.egress.clock);
+        let placeholder = state.placeholders.give(id, inner.egress.names.draw());
         Ok(HandleInfo { id, placeholder, connection, api_origin })
     }
 

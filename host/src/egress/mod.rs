@@ -36,8 +36,8 @@ use papaya::Equivalent;
 use tokio::sync::Semaphore;
 
 use crate::audit::AuditLog;
-use crate::clock::Clock;
-use crate::id::{Caller, Digest, UserId};
+use crate::clock::{Clock, random};
+use crate::id::{Caller, Digest, Names, UserId};
 use crate::net::Net;
 use crate::policy::{Effective, Policy, Rates, Skill};
 use crate::provider::Catalogue;
@@ -64,6 +64,8 @@ pub struct Egress {
     rates: Rates,
     decided: Recall<Asked, Arc<Decided>>,
     users: Cache<UserId, Arc<Semaphore>>,
+    /// Of placeholders.
+    names: Names,
 }
 
 /// About which skill, and for whom, it was decided.
@@ -111,6 +113,7 @@ impl Egress {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let users = Cache::builder().time_to_idle(USER_IDLE).build();
+        let names = Names::new(random(clock.as_ref()));
         Self {
             credentials: Box::new(credentials),
             net,
@@ -121,6 +124,7 @@ impl Egress {
             rates: Rates::new(),
             decided: Recall::new(MOST_DECIDED),
             users,
+            names,
         }
     }
 }

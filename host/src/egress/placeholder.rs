@@ -5,13 +5,11 @@ use std::sync::{Arc, LazyLock};
 
 use http::{HeaderName, HeaderValue};
 
-use crate::clock::{Clock, random};
-
 use super::redact::Spellings;
 
 /// What every placeholder begins with. No skill may send it anywhere but in a slot.
 const MARK: &str = "clawcoil_placeholder_";
-/// 128 random bits in hexadecimal.
+/// 128 bits in hexadecimal that nobody can guess.
 const DIGITS: usize = 32;
 
 static MARKS: LazyLock<Arc<Spellings>> = LazyLock::new(|| Arc::new(Spellings::of([MARK])));
@@ -53,9 +51,12 @@ impl<T> Default for Placeholders<T> {
 }
 
 impl<T> Placeholders<T> {
-    /// A new placeholder for this.
-    pub fn give(&mut self, meaning: T, clock: &dyn Clock) -> String {
-        let text = format!("{MARK}{}", hex::encode(random::<{ DIGITS / 2 }>(clock)));
+    /// A new placeholder for this, with a name that was given to nothing else.
+    pub fn give(&mut self, meaning: T, name: [u8; DIGITS / 2]) -> String {
+        let mut digits = [0; DIGITS];
+        // They have the length that this needs.
+        let _ = hex::encode_to_slice(name, &mut digits);
+        let text = [MARK, str::from_utf8(&digits).unwrap_or_default()].concat();
         self.given.insert(text.clone().into(), meaning);
         text
     }
@@ -76,14 +77,14 @@ mod tests {
     use base64::Engine as _;
 
     use super::*;
-    use crate::clock::SystemClock;
+    use crate::id::Names;
 
     #[test]
     fn a_placeholder_means_something_in_its_own_call_only() {
-        let clock = SystemClock::new();
+        let names = Names::new([7; 16]);
         let (mut one, mut other) = (Placeholders::default(), Placeholders::default());
-        let text = one.give(1, &clock);
-        assert_ne!(text, other.give(2, &clock));
+        let text = one.give(1, names.draw());
+        assert_ne!(text, other.give(2, names.draw()));
         assert_eq!(one.meaning(&text), Some(&1));
         assert_eq!(other.meaning(&text), None);
         assert_eq!(one.meaning(&format!("{MARK}{}", "0".repeat(DIGITS))), None);
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_placeholder_needs_no_escaping_and_is_seen_in_any_spelling() {
-        let text = Placeholders::default().give((), &SystemClock::new());
+        let text = Placeholders::default().give((), Names::new([7; 16]).draw());
         assert!(text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'));
         for before in ["", "x", "xy"] {
             let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{before}{text}"));

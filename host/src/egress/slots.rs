@@ -231,13 +231,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock::SystemClock;
     use crate::egress::placeholder::Placeholders;
+    use crate::id::Names;
 
     const TOKEN: &str = "ya29.a/b+c=\"";
 
+    static NAMES: Names = Names::new([7; 16]);
+
     fn given() -> String {
-        Placeholders::default().give((), &SystemClock::new())
+        Placeholders::default().give((), NAMES.draw())
     }
 
     fn carrier(uri: &str, headers: &[(&'static str, String)], body: Option<String>) -> Carrier {
