@@ -4,10 +4,10 @@
 //! the agent itself; one more namespace gives the keys that are no record's (audit, compile cache, approvals), so that they
 //! outlive a new root key.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
-use moka::sync::Cache;
 
 use super::datastore::{Datastore, KeyRow, Namespace};
 use super::envelope::{self, Fault, Field, Item, KeyId, Place, SealingKey};
@@ -21,7 +21,7 @@ const ROOT: &[u8] = b"clawcoil/root/1";
 const DERIVED: &[u8] = b"clawcoil/derived/1";
 const CHECK: &[u8] = b"clawcoil/check/1";
 /// Keys that are kept ready. A user beyond that costs one read and one unwrap.
-const READY: u64 = 16_384;
+const READY: usize = 16_384;
 
 /// The root key, in the one form in which it is used.
 #[derive(Debug)]
@@ -126,7 +126,8 @@ fn key_place(vault: VaultId, namespace: &Namespace, id: KeyId) -> Place<'_> {
 pub(crate) struct Keyring {
     vault: VaultId,
     root: ArcSwap<Root>,
-    ready: Cache<Owner, Arc<SealingKey>>,
+    /// What is taken out of it is wiped as soon as nobody uses it any more.
+    ready: RwLock<HashMap<Owner, Arc<SealingKey>>>,
     derived: Extracted,
 }
 
@@ -137,7 +138,7 @@ impl Keyring {
         Ok(Self {
             vault,
             root: ArcSwap::from_pointee(root),
-            ready: Cache::new(READY),
+            ready: RwLock::default(),
             derived: Extracted::from(DERIVED, key.expose()),
         })
     }
@@ -164,7 +165,7 @@ impl Keyring {
 
     /// The key that opens a record of this owner.
     pub(crate) fn opening(&self, store: &Datastore, owner: &Owner, id: KeyId) -> Result<Arc<SealingKey>, VaultError> {
-        if let Some(key) = self.ready.get(owner).filter(|key| key.id == id) {
+        if let Some(key) = self.ready(owner, id) {
             return Ok(key);
         }
         // Another process may have shredded the owner and made a new key since.
@@ -190,19 +191,32 @@ impl Keyring {
 
     /// Forgets a key of an owner who was shredded.
     pub(crate) fn forget(&self, owner: &Owner) {
-        self.ready.invalidate(owner);
+        self.ready.write().unwrap_or_else(PoisonError::into_inner).remove(owner);
+    }
+
+    fn ready(&self, owner: &Owner, id: KeyId) -> Option<Arc<SealingKey>> {
+        let ready = self.ready.read().unwrap_or_else(PoisonError::into_inner);
+        ready.get(owner).filter(|key| key.id == id).cloned()
+    }
+
+    fn keep(&self, owner: &Owner, key: &Arc<SealingKey>) {
+        let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        if ready.len() >= READY && !ready.contains_key(owner) {
+            ready.clear();
+        }
+        ready.insert(owner.clone(), Arc::clone(key));
     }
 
     fn load(&self, store: &Datastore, owner: &Owner) -> Result<Option<Arc<SealingKey>>, VaultError> {
         let Some(row) = store.key(&Namespace::of(owner))? else {
-            self.ready.invalidate(owner);
+            self.forget(owner);
             return Ok(None);
         };
-        if let Some(key) = self.ready.get(owner).filter(|key| key.id == row.id) {
+        if let Some(key) = self.ready(owner, row.id) {
             return Ok(Some(key));
         }
         let key = Arc::new(SealingKey::new(row.id, &self.root.load().unwrap(self.vault, &row)?));
-        self.ready.insert(owner.clone(), Arc::clone(&key));
+        self.keep(owner, &key);
         Ok(Some(key))
     }
 }
