@@ -215,8 +215,6 @@ where
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    // Answers are small: copying them together costs less than telling the system of two pieces.
-    http.writev(false);
     let mut serving = pin!(http.serve_connection(TokioIo::new(Patient::new(stream, Arc::clone(&seat))), service));
     let ended = tokio::select! {
         biased;

@@ -18,6 +18,9 @@ const SENDING: Duration = Duration::from_secs(30);
 /// How long a client may take nothing of an answer that is ready for it.
 const READING: Duration = Duration::from_mins(1);
 
+/// Pieces that are no larger together are copied into one: that costs less than telling the system of several.
+const SMALL: usize = 4 << 10;
+
 /// A clock that runs only while somebody is waited for.
 struct Waiting {
     patience: Duration,
@@ -45,11 +48,12 @@ pub(super) struct Patient<S> {
     stream: S,
     seat: Arc<Seat>,
     waiting: Waiting,
+    joined: Vec<u8>,
 }
 
 impl<S> Patient<S> {
     pub(super) fn new(stream: S, seat: Arc<Seat>) -> Self {
-        Self { stream, seat, waiting: Waiting::new(READING) }
+        Self { stream, seat, waiting: Waiting::new(READING), joined: Vec::new() }
     }
 
     fn judge<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -81,7 +85,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        let this = &mut *self;
+        let polled = if pieces.iter().map(|piece| piece.len()).sum::<usize>() <= SMALL {
+            this.joined.clear();
+            for piece in pieces {
+                this.joined.extend_from_slice(piece);
+            }
+            Pin::new(&mut this.stream).poll_write(cx, &this.joined)
+        } else {
+            Pin::new(&mut this.stream).poll_write_vectored(cx, pieces)
+        };
         self.judge(polled, cx)
     }
 
@@ -163,7 +176,7 @@ mod tests {
     async fn a_client_that_does_not_read_is_given_up_and_one_that_has_read_is_waited_for_anew() {
         let (ours, mut theirs) = tokio::io::duplex(16);
         let seat = Arc::new(Seats::new(1).take().await);
-        let mut patient = Patient { stream: ours, seat, waiting: Waiting::new(SHORT) };
+        let mut patient = Patient { stream: ours, seat, waiting: Waiting::new(SHORT), joined: Vec::new() };
         patient.write_all(&[7; 16]).await.unwrap();
         assert!(patient.waiting.since.is_none());
         assert_eq!(patient.write_all(&[7]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);

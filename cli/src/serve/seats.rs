@@ -127,9 +127,16 @@ impl Seats {
     pub(super) fn close(&self) {
         self.closing.store(true, SeqCst);
         for connection in self.taken().connections.values() {
-            let state = connection.state.load(SeqCst);
-            if state < IDLE || connection.lose(state).is_none() {
-                connection.waker.wake();
+            loop {
+                let state = connection.state.load(SeqCst);
+                if state < IDLE {
+                    connection.waker.wake();
+                    break;
+                }
+                // Where half a request has come in this very moment, it is looked at again.
+                if connection.lose(state).is_some() {
+                    break;
+                }
             }
         }
     }
@@ -242,7 +249,13 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.seats.taken().connections.remove(&self.number);
+        let mut taken = self.seats.taken();
+        taken.connections.remove(&self.number);
+        // Whoever waits gets the place of a connection that ends by itself, and is owed no other's.
+        if !self.is_lost() {
+            let owed = self.seats.owed.load(SeqCst);
+            self.seats.owed.store(owed.saturating_sub(1), SeqCst);
+        }
     }
 }
 
@@ -352,6 +365,7 @@ mod tests {
         drop((half, sending));
         drop(another.await.unwrap());
     }
+
     #[tokio::test]
     async fn one_new_connection_takes_the_place_of_one_and_of_no_other_while_that_one_ends() {
         let seats = Seats::new(3);
@@ -397,5 +411,21 @@ mod tests {
         idle.lost().await;
         told.await.unwrap();
         assert!(!busy.is_lost());
+    }
+    #[tokio::test]
+    async fn a_new_connection_that_gets_the_place_of_one_that_ends_takes_no_other() {
+        let seats = Seats::new(2);
+        let (first, second) = (Arc::new(seats.take().await), Arc::new(seats.take().await));
+        let (ends, working) = (first.begin(true).unwrap(), second.begin(true).unwrap());
+        let another = another(&seats);
+        while seats.taken().waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+        drop((ends, first));
+        // It has not gone on yet.
+        drop(working);
+        second.flushed();
+        assert!(!second.is_lost());
+        drop(another.await.unwrap());
     }
 }
