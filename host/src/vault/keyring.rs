@@ -20,7 +20,7 @@ use crate::secret::Key;
 const ROOT: &[u8] = b"clawcoil/root/1";
 const DERIVED: &[u8] = b"clawcoil/derived/1";
 const CHECK: &[u8] = b"clawcoil/check/1";
-/// Keys that are kept ready. A user beyond that costs one read and one unwrap.
+/// So many keys are kept ready. With one more user all begin anew, at one read and one unwrap for each.
 const READY: usize = 16_384;
 
 /// The root key, in the one form in which it is used.
@@ -199,8 +199,12 @@ impl Keyring {
         ready.get(owner).filter(|key| key.id == id).cloned()
     }
 
-    fn keep(&self, owner: &Owner, key: &Arc<SealingKey>) {
+    fn keep(&self, owner: &Owner, key: &Arc<SealingKey>, root_version: u64) {
         let mut ready = self.ready.write().unwrap_or_else(PoisonError::into_inner);
+        // A user who is shredded gets a new root first and is forgotten then: what was loaded before stays out.
+        if self.root.load().version != root_version {
+            return;
+        }
         if ready.len() >= READY && !ready.contains_key(owner) {
             ready.clear();
         }
@@ -216,7 +220,7 @@ impl Keyring {
             return Ok(Some(key));
         }
         let key = Arc::new(SealingKey::new(row.id, &self.root.load().unwrap(self.vault, &row)?));
-        self.keep(owner, &key);
+        self.keep(owner, &key, row.root_version);
         Ok(Some(key))
     }
 }
