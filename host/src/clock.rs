@@ -24,6 +24,13 @@ pub trait Clock: Send + Sync + 'static {
     fn fill_random(&self, bytes: &mut [u8]);
 }
 
+/// The moment that was stored by its milliseconds; `None`: there is no such moment.
+pub fn from_milliseconds(milliseconds: i64) -> Option<Timestamp> {
+    // The last moment there is has fractions of its last second, which are not taken back.
+    let last = || (milliseconds == Timestamp::MAX.as_millisecond()).then_some(Timestamp::MAX);
+    Timestamp::from_millisecond(milliseconds).ok().or_else(last)
+}
+
 /// Random bytes as an array.
 pub fn random<const N: usize>(clock: &dyn Clock) -> [u8; N] {
     let mut bytes = [0; N];
@@ -132,6 +139,16 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_moment_that_is_stored_comes_back_also_the_last_one() {
+        for moment in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
+            let milliseconds = moment.as_millisecond();
+            assert_eq!(from_milliseconds(milliseconds).unwrap().as_millisecond(), milliseconds);
+            assert_eq!(from_milliseconds(milliseconds + 1).is_none(), moment == Timestamp::MAX);
+        }
+        assert_eq!(from_milliseconds(i64::MIN), None);
+    }
 
     #[tokio::test]
     async fn a_sleeper_wakes_when_the_manual_clock_has_advanced_far_enough() {

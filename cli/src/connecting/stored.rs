@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clawcoil::clock::Timestamp;
+use clawcoil::clock::{Timestamp, from_milliseconds};
 use clawcoil::id::{Generation, Owner};
 use clawcoil::vault::{Document, Lookup};
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl Stored {
                 StoredState::Failed(why) => SessionState::Failed(why.clone()),
                 StoredState::Expired => SessionState::Expired,
             },
-            expires_at: Timestamp::from_millisecond(self.deadline).ok()?,
+            expires_at: from_milliseconds(self.deadline)?,
         })
     }
 

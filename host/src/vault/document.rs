@@ -11,7 +11,7 @@ use super::datastore::DocumentRow;
 use super::envelope::{Fault, Field, Item, Place};
 use super::error::VaultError;
 use super::vault::Vault;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, from_milliseconds};
 use crate::id::{Generation, Owner};
 
 /// What finds a document: 32 bytes, from [`Vault::lookup_of`].
@@ -112,7 +112,7 @@ impl Vault {
             None
         } else {
             let millis = expires_at.parse().ok().ok_or_else(wrong)?;
-            Some(Timestamp::from_millisecond(millis).map_err(|_| wrong())?)
+            Some(from_milliseconds(millis).ok_or_else(wrong)?)
         };
         if expires_at.is_some_and(|at| self.clock.now() >= at) {
             return Ok(None);

@@ -18,7 +18,7 @@ use super::document::{Document, Lookup};
 use super::error::VaultError;
 use super::vault::Vault;
 use crate::audit::{AuditError, AuditLog, Change, Decision, Event, EventKind};
-use crate::clock::{Timestamp, random};
+use crate::clock::{Timestamp, from_milliseconds, random};
 use crate::id::{ChangeId, ConnectionId, Generation, Owner, Scope};
 
 pub(super) const KIND: &str = "audit-outbox";
@@ -67,7 +67,7 @@ struct Stored {
 
 impl Stored {
     fn event(&self, id: ChangeId, epoch: u64, now: Timestamp) -> Option<Event> {
-        let at = Timestamp::from_millisecond(self.at).ok()?;
+        let at = from_milliseconds(self.at)?;
         let late = now.duration_since(at) > SignedDuration::try_from(LATE).unwrap_or_default();
         let late = late.then(|| format!("it happened at {at}"));
         let detail = [self.detail.clone(), late].into_iter().flatten().collect::<Vec<_>>().join("; ");

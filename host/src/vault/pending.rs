@@ -7,7 +7,7 @@ use super::datastore::PendingRow;
 use super::envelope::{Fault, Field, Item, Place};
 use super::error::VaultError;
 use super::vault::Vault;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, from_milliseconds};
 use crate::id::{AccountAlias, Digest, Generation, Owner, ProviderId, Scope};
 use crate::secret::CodeVerifier;
 
@@ -71,8 +71,7 @@ impl Vault {
         let [account, scopes, verifier, has_nonce, nonce, redirect_uri, expires_at] =
             decode(&opened).ok_or_else(contents)?;
         // The moment in the record counts; the column is for finding what can be removed.
-        let expires_at =
-            expires_at.parse().ok().and_then(|millis| Timestamp::from_millisecond(millis).ok()).ok_or_else(contents)?;
+        let expires_at = expires_at.parse().ok().and_then(from_milliseconds).ok_or_else(contents)?;
         if self.clock.now() >= expires_at {
             return Ok(None);
         }

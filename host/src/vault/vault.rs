@@ -178,8 +178,8 @@ impl Vault {
         self.store.epoch()
     }
 
-    /// The state of the database at this moment, by which is told whether what was read of it still holds: it has to be taken before
-    /// that is read, and be equal to the one after. Costs no system call.
+    /// The state of the database at this moment. What is read after taking one holds for as long as a new one is equal to it. Costs no
+    /// system call.
     pub fn stamp(&self) -> Stamp {
         self.store.stamp()
     }

@@ -8,7 +8,7 @@ use rusqlite::Row;
 use rusqlite::types::FromSql;
 
 use super::{ConnectionRow, KeyRow, Namespace};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, from_milliseconds};
 use crate::id::{ConnectionId, Generation, Owner, Scope};
 use crate::vault::connection::{Connection, State};
 use crate::vault::envelope::KeyId;
@@ -19,7 +19,7 @@ pub(super) fn millis(at: Timestamp) -> i64 {
 }
 
 pub(super) fn timestamp(millis: i64) -> Option<Timestamp> {
-    Timestamp::from_millisecond(millis).ok()
+    from_milliseconds(millis)
 }
 
 pub(super) fn owner_text(owner: &Owner) -> String {

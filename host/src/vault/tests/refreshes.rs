@@ -10,6 +10,14 @@ async fn claim(vault: &Vault, c: &Connection) -> Claim {
     }
 }
 
+#[tokio::test]
+async fn a_life_of_a_token_that_ends_after_all_time_breaks_no_row() {
+    let f = Fixture::new().await;
+    let tokens = TokenSet { expires_in: Some(Duration::from_secs(u64::MAX)), ..f.tokens("endless", None) };
+    let c = f.vault.connect(new_connection("alice", "google"), tokens, true).await.unwrap().0;
+    assert_eq!(read(&f.open().await.unwrap(), "alice", "google", c.id).unwrap(), "endless");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_tasks_get_one_claim_per_generation() {
     let f = Fixture::new().await;
