@@ -1,9 +1,10 @@
 //! What a call costs over bare wasmtime, as ratios within one run, so that they hold on a noisy machine.
 //!
-//! The floor is wasmtime alone on the very engine of the runtime: the same component, a fresh store with WASI for each
-//! call, and the one exported function called with its Rust types. Ours is `Host::invoke` with all that it does: policy, the
+//! The floor is wasmtime alone on the very engine of the runtime: the same component, a fresh store for each call, with WASI
+//! for a guest that asks for it, and the one exported function called with its Rust types. Ours is `Host::invoke` with all that it does: policy, the
 //! look-up of connections, the audit log. `cargo bench -p clawcoil` prints the figures and writes
-//! them to `target/bench/summary.json`; run as a test, it only sees that everything runs.
+//! them to `target/bench/summary.json`; run as a test, it only sees that everything runs. What compares two times is the median over
+//! rounds of their ratio or difference within a round.
 
 #![allow(
     clippy::unwrap_used,
@@ -81,14 +82,15 @@ impl Summary {
     }
 }
 
+#[derive(Default)]
 struct Bare {
-    wasi: WasiCtx,
+    wasi: Option<WasiCtx>,
     table: ResourceTable,
 }
 
 impl WasiView for Bare {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView { ctx: self.wasi.get_or_insert_with(|| WasiCtx::builder().build()), table: &mut self.table }
     }
 }
 
@@ -189,8 +191,7 @@ impl Bench {
     }
 
     async fn floor(&self) {
-        let bare = Bare { wasi: WasiCtx::builder().build(), table: ResourceTable::new() };
-        let mut store = wasmtime::Store::new(self.host.runtime().engine(), bare);
+        let mut store = wasmtime::Store::new(self.host.runtime().engine(), Bare::default());
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let instance = self.floor.instantiate_async(&mut store).await.unwrap();
@@ -300,7 +301,7 @@ impl Bench {
     }
 }
 
-/// Microseconds, of what was done one after the other: the machine was as fast for each.
+/// Microseconds, of what was done one after the other, so that they can be compared although the machine is faster at times.
 struct Round {
     floor: f64,
     ours: f64,
@@ -333,9 +334,8 @@ fn main() {
     summary.tell("invoke_us_p50", p50(|round| round.ours));
     summary.add("invoke_over_floor_p50", p50(|round| round.ours / round.floor), Reach::AtMost(1.5));
     summary.add("get_token_added_us_p50", p50(|round| round.with_token - round.ours), Reach::AtMost(3.0));
-    summary.tell("release_us_p50", p50(|round| round.release));
-    // 5 µs on a machine that needs 10 for the floor.
-    summary.add("release_over_floor_p50", p50(|round| round.release / round.floor), Reach::AtMost(0.5));
+    summary.add("release_us_p50", p50(|round| round.release), Reach::AtMost(5.0));
+    summary.tell("release_over_floor_p50", p50(|round| round.release / round.floor));
     summary.add("threads2_vs_floor", bench.second_thread(rounds, time), Reach::AtLeast(0.95));
 
     if measures {
