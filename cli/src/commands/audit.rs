@@ -1,6 +1,6 @@
 //! `clawcoil audit`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
@@ -110,11 +110,11 @@ struct Which {
     #[arg(long)]
     user: Option<UserId>,
 
-    /// Only of calls by this program
+    /// Only about this program
     #[arg(long)]
     client: Option<ClientName>,
 
-    /// Only of calls with this credential, as `clawcoil token list` names it
+    /// Only about this credential, as `clawcoil token list` names it
     #[arg(long, value_name = "NAME")]
     credential: Option<CredentialName>,
 
@@ -226,11 +226,17 @@ impl AuditCommand {
             }
             Action::Verify(verify) => {
                 let mut places = home.audit_settings()?.witnesses();
-                places.extend(verify.against);
+                places.extend(verify.against.iter().cloned());
                 let summary = audit::verify_with(&home.audit(), &key, &places)?;
+                if let Some(place) = verify.against.iter().find(|place| summary.silent.contains(place)) {
+                    return Err(Failure::error(format!(
+                        "{} has no checkpoint of this log, so nothing was compared with it; `clawcoil audit checkpoints` gives those to keep",
+                        place.display()
+                    )));
+                }
                 let object = json!({
                     "chains": summary.chains, "entries": summary.entries, "checkpoints": summary.checkpoints,
-                    "torn": summary.torn, "epoch": summary.epoch,
+                    "torn": summary.torn, "epoch": summary.epoch, "silent": summary.silent,
                 });
                 output.answer(object, || {
                     let intact = format!(
@@ -240,11 +246,20 @@ impl AuditCommand {
                     let torn = summary.torn.iter().map(|chain| {
                         format!("{chain} ends within an entry: a process died while it wrote. Nothing was released under that entry.")
                     });
-                    std::iter::once(intact).chain(torn).collect::<Vec<_>>().join("\n")
+                    let silent = summary.silent.iter().map(|place| silence(place));
+                    std::iter::once(intact).chain(torn).chain(silent).collect::<Vec<_>>().join("\n")
                 })
             }
         }
     }
+}
+
+/// A place that is to have checkpoints, and has none.
+pub(super) fn silence(place: &Path) -> String {
+    format!(
+        "{} has no checkpoint of this log: nothing has been written since audit.toml names it, or somebody has emptied it",
+        place.display()
+    )
 }
 
 fn unreadable(home: &Home, error: &std::io::Error) -> Failure {
@@ -268,6 +283,10 @@ fn line(entry: &Entry) -> String {
         Some(tool) => format!("{skill}.{tool}"),
         None => skill.clone(),
     });
+    if skill.is_none() {
+        // What people and operators do.
+        words.extend([&entry.client, &entry.credential].into_iter().flatten().cloned());
+    }
     words.extend(skill);
     words.extend(entry.service.as_ref().or(entry.provider.as_ref()).map(|service| format!("at {service}")));
     let request = [entry.method.as_deref(), entry.origin.as_deref()];

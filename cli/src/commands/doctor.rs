@@ -1,10 +1,12 @@
 //! `clawcoil doctor`
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use clap::Args;
-use clawcoil::audit;
+use clawcoil::audit::{self, Destination};
 use clawcoil::clock::{Clock as _, SystemClock};
 use clawcoil::host::{Home, Host};
 use clawcoil::id::Owner;
@@ -12,6 +14,7 @@ use clawcoil::provider::{Kind, Loopback};
 use clawcoil::vault::{Connection, State};
 use serde_json::json;
 
+use super::audit::silence;
 use super::{agent, policy, provider};
 use crate::console::CALLBACK;
 use crate::exit::Failure;
@@ -111,6 +114,10 @@ impl Doctor {
 /// What people wrote.
 fn files(home: &Home, findings: &mut Findings) {
     findings.check("home", Ok(home.folder().display().to_string()));
+    if std::fs::metadata(home.folder()).is_ok_and(|found| found.permissions().mode() & 0o077 != 0) {
+        let text = format!("others on this machine can look into it: chmod 700 {}", home.folder().display());
+        findings.add("home", Health::Better, text);
+    }
     match policy::checked(home) {
         Ok(found) => {
             match found.errors {
@@ -161,6 +168,10 @@ async fn vault(home: &Home, findings: &mut Findings) {
         audit::verify_with(&home.audit(), &vault.audit_key(), &settings.witnesses()).map_err(Failure::from)
     });
     let seen = verified.as_ref().ok().and_then(|summary| summary.epoch);
+    for place in verified.iter().flat_map(|summary| &summary.silent) {
+        findings.add("audit", Health::Better, silence(place));
+    }
+    sinks(home, findings);
     findings.check(
         "audit",
         verified.map(|summary| {
@@ -208,6 +219,32 @@ async fn vault(home: &Home, findings: &mut Findings) {
         }
     }
     findings.add("connections", Health::Good, format!("{in_order} in use"));
+}
+
+/// Where entries are to go besides: without it no token is released.
+fn sinks(home: &Home, findings: &mut Findings) {
+    let Ok(settings) = home.audit_settings() else { return };
+    for sink in &settings.sinks {
+        let trouble = match sink {
+            Destination::Socket(path) => UnixStream::connect(path).err().map(|error| error.to_string()),
+            Destination::Command(words) => {
+                let program = words.first().map(String::as_str).unwrap_or_default();
+                (!is_program(program)).then(|| "there is no such program".to_owned())
+            }
+            Destination::Folder(_) | Destination::Sink(..) => None,
+        };
+        if let Some(trouble) = trouble {
+            let text =
+                format!("{sink:?} takes no entries, so no token is released: {trouble}; mend it, or change audit.toml");
+            findings.add("audit", Health::Bad, text);
+        }
+    }
+}
+
+/// Whether this can be run. One that is looked for on the search path is taken to be there.
+fn is_program(program: &str) -> bool {
+    let found = || std::fs::metadata(program);
+    !program.contains('/') || found().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// What to do about a connection that nobody has confirmed: the one that it was to replace may still be in use.

@@ -142,7 +142,7 @@ pub struct Event {
     pub invocation: Option<InvocationId>,
     /// Which program called.
     pub client: Option<ClientName>,
-    /// With which credential it has proven itself. Together with the user it tells who acted for whom.
+    /// With which credential it has proven itself, or which it was given or lost. Together with the user it tells who acted for whom.
     pub credential: Option<CredentialName>,
     /// For which user. Only a keyed tag of it is written.
     pub user: Option<UserId>,

@@ -144,6 +144,8 @@ pub struct Summary {
     pub torn: Vec<String>,
     /// The highest epoch of the vault that an entry names.
     pub epoch: Option<u64>,
+    /// Other places in which there was no checkpoint of this log, so that they say nothing.
+    pub silent: Vec<PathBuf>,
 }
 
 /// Checks all chains of a folder, each by itself, against what the others saw of it, and against the checkpoints beside them.
@@ -161,9 +163,12 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
     let mut bad_checkpoint = None;
     let mut stated = BTreeMap::<String, Vec<Stated>>::new();
     let signer = Signer::new(key);
+    let mut silent = Vec::new();
     for place in std::iter::once(dir).chain(witnesses.iter().map(PathBuf::as_path)) {
         let mut last: Arc<Path> = Arc::from(place);
+        let mut says_something = false;
         let read = checkpoint::read(place, &signer, &mut bad_checkpoint, |found| {
+            says_something = true;
             if *last != *found.place {
                 last = Arc::from(found.place);
             }
@@ -171,6 +176,9 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
             stated.entry(found.chain).or_default().push(one);
         });
         read.map_err(unreadable(place))?;
+        if !says_something && place != dir {
+            silent.push(place.to_owned());
+        }
     }
     for stated in stated.values_mut() {
         stated.sort_by_key(|checkpoint| checkpoint.size);
@@ -183,7 +191,7 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
     for path in chains.values() {
         cite(path, &mut seen).map_err(unreadable(path))?;
     }
-    let mut summary = Summary { chains: chains.len(), ..Summary::default() };
+    let mut summary = Summary { chains: chains.len(), silent, ..Summary::default() };
     let mut contradiction = None;
     for (name, path) in &chains {
         let cited = seen.get(name).map(Vec::as_slice).unwrap_or_default();

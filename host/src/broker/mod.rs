@@ -137,7 +137,9 @@ impl Broker {
         let mut moved = 0;
         loop {
             event.generation = Some(known.generation);
-            audit.append_for_release(&event).await?;
+            audit.append_for_release(&event).await.inspect_err(|error| {
+                tracing::error!(error = error as &dyn std::error::Error, "no token is released");
+            })?;
             // Writing the entry may have taken seconds.
             let error = match vault.access_token_at(permit, &connection, known.generation) {
                 Ok(Access { token, connection }) => return Ok(Released { token, connection, in_flight }),
