@@ -47,7 +47,7 @@ pub(crate) struct Grant {
     #[arg(long = "account", value_name = "ACCOUNT")]
     accounts: Vec<AccountAlias>,
 
-    /// Whether the skill may see the token; default: as it declares
+    /// Whether the skill may see the token, which must be said for a skill that asks for that
     #[arg(long = "use", value_name = "USE")]
     use_: Option<GrantedUse>,
 
@@ -125,6 +125,14 @@ impl Grant {
                     } else {
                         ""
                     }
+                )));
+            }
+            if self.use_.is_none() && declared.use_ == Use::Reveal {
+                return Err(Failure::usage(format!(
+                    "{0} asks to be given the token of the service {1} itself{2}\nsay --use reveal to allow that; each time is in the audit log, and from then on the call reaches nothing but what {1} may reach",
+                    self.skill,
+                    declared.name,
+                    declared.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
                 )));
             }
             let mut grant = NewGrant::for_service(&manifest.name, skill.digest, declared, user);
