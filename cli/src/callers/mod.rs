@@ -16,7 +16,7 @@ use clawcoil::policy::Pattern;
 use url::Url;
 
 pub(crate) use jwt::{Claims, Expected, JwtError, Keys, metadata};
-pub(crate) use token::{CallerToken, NewToken, Shown, Tokens};
+pub(crate) use token::{CallerToken, NewToken, PREFIX, Shown, Tokens};
 
 /// What a credential is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]

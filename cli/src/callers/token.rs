@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use clawcoil::clock::{Clock, Timestamp, random};
+use clawcoil::clock::{Clock, Timestamp, from_milliseconds, random};
 use clawcoil::host::Host;
 use clawcoil::id::{ClientName, Generation, Owner};
 use clawcoil::recall::Recall;
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::{Authenticated, Scope, Subject};
 
 /// How each token begins, so that scanners of source code recognise one.
-const PREFIX: &str = "claw_";
+pub(crate) const PREFIX: &str = "claw_";
 
 /// How the name of each begins.
 const NAME: &str = "tok_";
@@ -176,8 +176,9 @@ impl<'a> Tokens<'a> {
         else {
             return Ok(None);
         };
-        self.vault.take_document(KIND, &document.lookup).await?;
-        Ok(Some(token))
+        // Another may have been faster.
+        let ended = self.vault.take_document(KIND, &document.lookup).await?;
+        Ok(ended.map(|_| token))
     }
 }
 
@@ -202,7 +203,7 @@ fn read(document: &Document) -> Option<CallerToken> {
         client: stored.client.parse().ok()?,
         subject,
         scopes: stored.scopes.iter().map(|scope| scope.parse().ok()).collect::<Option<_>>()?,
-        created_at: Timestamp::from_millisecond(stored.created_at).ok()?,
+        created_at: from_milliseconds(stored.created_at)?,
         expires_at: document.expires_at,
     })
 }

@@ -11,7 +11,7 @@ use clawcoil::policy::Pattern;
 use serde_json::{Value, json};
 
 use super::agent;
-use crate::callers::{CallerToken, NewToken, Scope, Subject, Tokens};
+use crate::callers::{CallerToken, NewToken, PREFIX, Scope, Subject, Tokens};
 use crate::exit::Failure;
 use crate::output::{Output, Table, texts};
 use crate::settings::Settings;
@@ -101,7 +101,14 @@ impl TokenCommand {
                 if let Some(object) = object.as_object_mut() {
                     object.insert("token".to_owned(), json!(*text));
                 }
-                output.answer(object, || format!("{}\n\nIt is shown this once: {}", describe(&token), *text))
+                let shown =
+                    output.answer(object, || format!("{}\n\nIt is shown this once: {}", describe(&token), *text));
+                if shown.is_err() {
+                    // Nobody has seen it, and nobody would look for it.
+                    tokens.revoke(&token.name).await?;
+                    agent::record(&home, &vault, &event(EventKind::TokenRevoked, &token))?;
+                }
+                shown
             }
             Action::List(List {}) => {
                 let list = tokens.list()?;
@@ -123,9 +130,13 @@ impl TokenCommand {
             Action::Revoke(Revoke { name }) => match tokens.revoke(&name).await? {
                 Some(token) => {
                     let recorded = agent::record(&home, &vault, &event(EventKind::TokenRevoked, &token));
-                    output.answer(token_json(&token), || format!("{} can't be used any more.", token.name))?;
-                    recorded
+                    let answered =
+                        output.answer(token_json(&token), || format!("{} can't be used any more.", token.name));
+                    recorded.and(answered)
                 }
+                None if name.starts_with(PREFIX) => Err(Failure::usage(
+                    "that is the token itself: say its name, which begins with tok_ and is in `clawcoil token list`",
+                )),
                 None => Err(Failure::error(format!(
                     "there is no token {name:?}; `clawcoil token list` shows those that are good"
                 ))),
@@ -158,6 +169,9 @@ impl Create {
     }
 }
 
+/// Ten years.
+const LONGEST: Duration = Duration::from_hours(3650 * 24);
+
 fn until(text: &str) -> Result<Timestamp, Failure> {
     let wrong = || Failure::usage(format!("--expires {text:?} is no span: write 8h, 90d, or never"));
     let span: jiff::SignedDuration = {
@@ -173,6 +187,9 @@ fn until(text: &str) -> Result<Timestamp, Failure> {
         jiff::SignedDuration::from_secs(i64::from(number) * seconds)
     };
     let span = Duration::try_from(span).map_err(|_| wrong())?;
+    if span.is_zero() || span > LONGEST {
+        return Err(Failure::usage(format!("--expires {text:?}: from 1s to 3650d, or never")));
+    }
     agent::clock().now().saturating_add(span).map_err(|_| wrong())
 }
 
@@ -200,12 +217,12 @@ fn event(kind: EventKind, token: &CallerToken) -> Event {
         Subject::ActAs(pattern) => pattern.only().and_then(|user| user.parse().ok()),
         Subject::Nobody => None,
     };
-    let whom = match (&user, &token.subject) {
-        (None, subject) => format!("for {}: ", self::subject(subject)),
-        (Some(_), Subject::ActAs(_)) => "by act-as: ".to_owned(),
-        (Some(_), _) => String::new(),
+    let act_as = match (&token.subject, &user) {
+        (Subject::ActAs(_), Some(_)) => ", act-as".to_owned(),
+        (Subject::ActAs(pattern), None) => format!(", act-as {pattern}"),
+        (Subject::User(_) | Subject::Nobody, _) => String::new(),
     };
-    let detail = format!("{whom}{}, {}", texts(&token.scopes).join(", "), until_when(token));
+    let detail = format!("{}{act_as}, {}", texts(&token.scopes).join(", "), until_when(token));
     Event {
         client: Some(token.client.clone()),
         credential: token.name.parse().ok(),

@@ -43,7 +43,7 @@ fn tokens_that_are_made_and_ended_stand_in_the_log_without_the_token_and_the_use
     assert!(created["user"].is_string() && created["user"] == revoked["user"], "{created} {revoked}");
     assert_eq!(created["client"], "mail-agent");
     let created = told("token-created", &acting);
-    assert_eq!(created["detail"], "for any of team-a/*: invoke, until it is revoked");
+    assert_eq!(created["detail"], "invoke, act-as team-a/*, until it is revoked");
     assert!(created["user"].is_null());
     assert_eq!(told("token-created", &one)["user"], revoked["user"]);
     assert!(!exported.contains("alice"), "{exported}");
@@ -159,4 +159,68 @@ fn a_change_of_tokens_that_could_not_be_told_is_an_error_of_the_log_to_the_docto
     assert_eq!(bad.len(), 1, "{findings}");
     assert_eq!(bad[0]["about"], "audit");
     assert!(bad[0]["text"].as_str().unwrap().starts_with("2 changes of tokens are missing"), "{findings}");
+}
+
+#[test]
+fn a_token_that_nobody_was_shown_is_ended_and_one_that_is_shown_for_revoking_is_not_said_back() {
+    let agent = Agent::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut create = agent.command(&["token", "create", "--agent", "bot", "--user", "alice"]);
+    assert!(!create.stdout(full).status().unwrap().success());
+    assert_eq!(agent.json(&["token", "list"], 0)["tokens"], serde_json::json!([]));
+    let made = agent.json(&["token", "create", "--agent", "bot", "--user", "alice"], 0);
+    let token = made["token"].as_str().unwrap();
+    let told = agent.fails(&["token", "revoke", token], 2);
+    assert!(told.contains("tok_") && !told.contains(token), "{told}");
+}
+
+#[test]
+fn a_token_is_good_for_ten_years_at_the_most_or_until_it_is_revoked() {
+    let agent = Agent::new();
+    for wrong in ["0s", "3651d", "99999999d", "4294967295d"] {
+        agent.fails_usage(&["token", "create", "--agent", "bot", "--user", "alice", "--expires", wrong], "3650d");
+    }
+    for good in ["1s", "3650d", "never"] {
+        agent.succeeds(&["token", "create", "--agent", "bot", "--user", "alice", "--expires", good]);
+    }
+}
+
+#[test]
+fn a_place_without_a_checkpoint_of_this_log_proves_nothing() {
+    let (agent, other) = (Agent::new(), Agent::new());
+    for agent in [&agent, &other] {
+        agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    }
+    let place = tempfile::tempdir().unwrap();
+    let kept = |name: &str, text: &str| {
+        let path = place.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let own = kept("own.checkpoint", &agent.succeeds(&["audit", "checkpoints"]));
+    agent.succeeds(&["audit", "verify", "--against", &own]);
+    let anothers = kept("another.checkpoint", &other.succeeds(&["audit", "checkpoints"]));
+    let (empty, folder) = (kept("empty.checkpoint", ""), tempfile::tempdir().unwrap());
+    for silent in [anothers.as_str(), &empty, folder.path().to_str().unwrap()] {
+        let told = agent.fails(&["audit", "verify", "--against", silent], 1);
+        assert!(told.contains("has no checkpoint of this log"), "{told}");
+    }
+    // Where audit.toml names a place, it may be new.
+    let settings = format!("checkpoints = [{:?}]\n", folder.path().to_str().unwrap());
+    std::fs::write(agent.folder().join("audit.toml"), settings).unwrap();
+    assert!(agent.succeeds(&["audit", "verify"]).contains("has no checkpoint of this log"));
+    assert!(agent.succeeds(&["doctor"]).contains("has no checkpoint of this log"));
+}
+
+#[test]
+fn a_sink_that_can_take_nothing_is_named_by_the_doctor() {
+    let agent = Agent::new();
+    let socket = agent.folder().join("nobody.sock");
+    for sink in ["command = [\"/nope/collector\"]".to_owned(), format!("socket = {:?}", socket.to_str().unwrap())] {
+        std::fs::write(agent.folder().join("audit.toml"), format!("[[sink]]\n{sink}\n")).unwrap();
+        let findings = agent.json(&["doctor"], 1);
+        let bad = findings["findings"].as_array().unwrap().iter().find(|one| one["health"] == "bad");
+        let told = bad.unwrap_or_else(|| panic!("{findings}"))["text"].as_str().unwrap();
+        assert!(told.contains("takes no entries, so no token is released"), "{told}");
+    }
 }

@@ -618,6 +618,24 @@ fn what_is_removed_leaves_warnings_and_no_errors() {
 }
 
 #[test]
+fn a_skill_that_wants_the_token_itself_gets_it_only_where_that_is_said() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("signed-webhook").to_str().unwrap()]);
+    agent.fails_usage(&["grant", "signed-webhook", "--user", "alice"], "--use reveal");
+    let granted = agent.succeeds(&["grant", "signed-webhook", "--user", "alice", "--use", "reveal"]);
+    assert!(granted.contains("use = \"reveal\""), "{granted}");
+}
+
+#[test]
+fn a_home_that_others_can_look_into_is_noted_by_the_doctor() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let agent = Agent::new();
+    assert!(!agent.succeeds(&["doctor"]).contains("chmod 700"));
+    std::fs::set_permissions(agent.folder(), std::fs::Permissions::from_mode(0o750)).unwrap();
+    assert!(agent.succeeds(&["doctor"]).contains("chmod 700"));
+}
+
+#[test]
 fn a_grant_that_could_give_nothing_is_refused() {
     let agent = Agent::new();
     agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
