@@ -291,6 +291,10 @@ async fn the_log_is_looked_through_checked_and_taken_along_and_a_user_has_their_
         assert!(receipt.contains(words), "{words}: {receipt}");
     }
     assert!(get(&stage, &auditor, "/audit/verify").await.contains("The log is whole"));
+    let (settings, place) = (stage.home().join("audit.toml"), tempfile::tempdir().unwrap());
+    std::fs::write(&settings, format!("checkpoints = [{:?}]\n", place.path().to_str().unwrap())).unwrap();
+    assert!(get(&stage, &auditor, "/audit/verify").await.contains("has no checkpoint of this log"));
+    std::fs::remove_file(settings).unwrap();
 
     let exported = ask(&stage, &auditor, Method::GET, "/audit/export?user=alice", "").await;
     assert_eq!(exported.headers[header::CONTENT_TYPE], "application/x-ndjson");
