@@ -26,6 +26,7 @@ Examples:
   clawcoil grant gmail-send --user alice
   clawcoil grant gmail-send --user alice --account work --rate 60/min --expires 2027-06-30
   clawcoil grant internal-report --user alice --as-agent     with the agent's own account
+  clawcoil grant signed-webhook --user alice --use reveal    it may see the token itself
   clawcoil grant gmail-send --user alice --dry-run           only show the lines")]
 pub(crate) struct Grant {
     /// The skill

@@ -412,6 +412,7 @@ mod tests {
         told.await.unwrap();
         assert!(!busy.is_lost());
     }
+
     #[tokio::test]
     async fn a_new_connection_that_gets_the_place_of_one_that_ends_takes_no_other() {
         let seats = Seats::new(2);
