@@ -354,7 +354,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_placeholder_outside_the_slots_is_never_let_through(
-            before in "[ -~]{0,20}", after in "[ -~]{0,20}", place in 0u8..4, encoding in 0u8..5, in_slot: bool,
+            before in "[ -~]{0,20}", after in "[ -~]{0,20}", in_slot: bool,
+            // What is encoded twice is out of reach, and needs no care: nothing decodes it back on the way.
+            (place, encoding) in (0u8..4, 0u8..5).prop_filter("once", |&(place, encoding)| encoding != 3 || place == 1 || place == 2),
         ) {
             let p = given();
             let text = format!("{before}{p}{after}");
@@ -376,8 +378,6 @@ mod tests {
                 2 => body = Some(text),
                 _ => uri = format!("https://a.example/{query}"),
             }
-            // What is encoded twice is out of reach, and needs no care: nothing decodes it back on the way.
-            prop_assume!(encoding != 3 || place == 1 || place == 2);
             let carrier = carrier(&uri, &headers, body);
             prop_assert!(carrier.has_mark());
             prop_assert!(carrier.check(&p, &all_slots()).is_err());
