@@ -19,8 +19,8 @@ const WORDS: usize = 6;
 //
 // Each commit in WAL mode writes this header before it is acknowledged and before any reader sees it
 // (<https://sqlite.org/walformat.html>, section 2.1). It is shared memory: reading it costs neither a system call nor a connection.
-// `PRAGMA data_version` takes and gives back a file lock, which is a hundred times as slow. A read that is torn by a commit differs from
-// the stamp before in the words that are new and from the one after in those that are old, unless none or all that changed were read.
+// `PRAGMA data_version` takes and gives back a file lock each time. A read that is torn by a commit differs from the stamp before in the
+// words that are new and from the one after in those that are old, unless none or all that changed were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp([u64; WORDS]);
 
