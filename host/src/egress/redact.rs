@@ -763,8 +763,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
-
         #[test]
         fn no_secret_survives_any_split(
             secret in "[ -~]{8,40}",

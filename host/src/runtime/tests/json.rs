@@ -205,7 +205,7 @@ fn agree(shape: &Shape, value: &Value) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases * 2))]
 
     #[test]
     fn every_value_that_follows_the_schema_is_read_and_written_back((shape, value) in
