@@ -146,19 +146,19 @@ struct AuditEntry {
 impl Which {
     fn filter(&self) -> Result<Filter, Problem> {
         Ok(Filter {
-            user: filtered(self.user.as_deref())?,
-            client: filtered(self.client.as_deref())?,
-            credential: filtered(self.credential.as_deref())?,
-            skill: filtered(self.skill.as_deref())?,
-            service: filtered(self.service.as_deref())?,
-            provider: filtered(self.provider.as_deref())?,
-            kind: filtered(self.kind.as_deref())?,
-            decision: filtered(self.decision.as_deref())?,
-            invocation: filtered(self.invocation.as_deref())?,
-            connection: filtered(self.connection.as_deref())?,
-            explanation: filtered(self.explanation.as_deref())?,
-            since: filtered::<Timestamp>(self.since.as_deref())?,
-            until: filtered::<Timestamp>(self.until.as_deref())?,
+            user: filtered("user", self.user.as_deref())?,
+            client: filtered("client", self.client.as_deref())?,
+            credential: filtered("credential", self.credential.as_deref())?,
+            skill: filtered("skill", self.skill.as_deref())?,
+            service: filtered("service", self.service.as_deref())?,
+            provider: filtered("provider", self.provider.as_deref())?,
+            kind: filtered("kind", self.kind.as_deref())?,
+            decision: filtered("decision", self.decision.as_deref())?,
+            invocation: filtered("invocation", self.invocation.as_deref())?,
+            connection: filtered("connection", self.connection.as_deref())?,
+            explanation: filtered("explanation", self.explanation.as_deref())?,
+            since: filtered::<Timestamp>("since", self.since.as_deref())?,
+            until: filtered::<Timestamp>("until", self.until.as_deref())?,
             without_opened: !self.all,
         })
     }

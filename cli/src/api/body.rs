@@ -82,10 +82,13 @@ pub(super) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -
     text.parse().map_err(|error| Problem::new(Kind::Invalid, format!("{error}")))
 }
 
-/// A name after the `?`.
-pub(super) fn filtered<T: std::str::FromStr<Err: std::fmt::Display>>(text: Option<&str>) -> Result<Option<T>, Problem> {
-    let parsed = text.map(|text| text.parse().map_err(|error| Problem::new(Kind::BadRequest, format!("{error}"))));
-    parsed.transpose()
+/// What the parameter of this name says after the `?`.
+pub(super) fn filtered<T: std::str::FromStr<Err: std::fmt::Display>>(
+    name: &str,
+    text: Option<&str>,
+) -> Result<Option<T>, Problem> {
+    let wrong = |error| Problem::new(Kind::BadRequest, format!("after the ?: {name}: {error}"));
+    text.map(|text| text.parse().map_err(wrong)).transpose()
 }
 
 /// A name in the path: what can't be one names nothing.

@@ -153,8 +153,8 @@ pub(crate) async fn list(
 ) -> Result<Json<Connections>, Problem> {
     let reach = Reach::of(&bearer)?;
     let page = Page::read("connections", which.limit, which.cursor.as_deref())?;
-    let provider = filtered::<ProviderId>(which.provider.as_deref())?;
-    let owner = match (filtered::<UserId>(which.user.as_deref())?, &reach) {
+    let provider = filtered::<ProviderId>("provider", which.provider.as_deref())?;
+    let owner = match (filtered::<UserId>("user", which.user.as_deref())?, &reach) {
         (None, Reach::All) => None,
         (Some(user), Reach::All) => Some(Owner::User(user)),
         (Some(user), Reach::Own(own)) if user != *own => return Err(Refused::OtherUser.into()),

@@ -179,7 +179,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Granted>, Problem> {
     bearer.authenticated().require(Scope::Admin)?;
     let page = Page::read("grants", which.limit, which.cursor.as_deref())?;
-    let skill = filtered::<SkillName>(which.skill.as_deref())?;
+    let skill = filtered::<SkillName>("skill", which.skill.as_deref())?;
     let policy = app.host.policy();
     let all = policy.permissions().listed().enumerate();
     let wanted = all.filter(|(_, grant)| skill.as_ref().is_none_or(|skill| grant.skill == *skill));
