@@ -328,20 +328,24 @@ impl PermissionsFile {
     ) -> Result<(), Failure> {
         if let Some(service) = &grant.service {
             match self.explain(home, skill, user, &service.service, now)? {
-                Explanation::Granted { service: has, rules, .. }
-                    if service.scopes.iter().all(|scope| has.scopes.contains(scope))
+                Explanation::Granted { service: has, rules, .. } => {
+                    let given = service.scopes.iter().all(|scope| has.scopes.contains(scope))
                         && has.use_ >= service.use_
                         && grant.rate.is_none()
                         && grant.expires.is_none()
-                        && service.accounts.is_empty() =>
-                {
-                    let rules: Vec<String> = rules.iter().map(ToString::to_string).collect();
-                    self.notes.push(format!(
-                        "{} is granted to {user} already, by {}",
-                        service.service,
-                        rules.join(", ")
-                    ));
-                    return Ok(());
+                        && service.accounts.is_empty();
+                    let reveals = has.use_ > service.use_;
+                    let (skill, name, rules) = (&grant.skill, &service.service, texts(rules).join(", "));
+                    let sees = if reveals { ", and the skill may see the token" } else { "" };
+                    self.notes.push(format!("{name} is granted to {user} already, by {rules}{sees}"));
+                    if reveals || !given {
+                        self.notes.push(format!(
+                            "Grants add up: to give less, run `clawcoil revoke {skill} --user {user} --service {name}` first"
+                        ));
+                    }
+                    if given {
+                        return Ok(());
+                    }
                 }
                 Explanation::Denied(denial) if denial.code == DenialCode::ApprovalPending => {
                     let what =
@@ -352,7 +356,7 @@ impl PermissionsFile {
                             .map(|line| format!("{line} grants another version, to more users: it stays as it is")),
                     );
                 }
-                Explanation::Granted { .. } | Explanation::Denied(_) => {}
+                Explanation::Denied(_) => {}
             }
         }
         let edit = add_grant(&self.source(), grant)?;
