@@ -24,6 +24,23 @@ fn text(page: &Page) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_a_session_is_made_for_the_user_who_was_asked_and_for_nobody_else() {
+    let stage = Stage::new().await;
+    let session = stage.ask().await;
+    let link = |user: &str, session: &str| {
+        let made = served::run(&stage.home(), &["console", "--print", "--user", user, "--connect", session]);
+        (made.status.code(), String::from_utf8(made.stderr).unwrap())
+    };
+    let (code, told) = link("bob", id(&session));
+    assert!(code == Some(2) && told.contains("alice is asked to connect an account, not bob"), "{told}");
+    for nothing in ["cs_nope", "../sign-in", "cs_a?b", ""] {
+        let (code, told) = link("alice", nothing);
+        assert!(code == Some(2) && told.contains("there is no such connect session"), "{nothing}: {told}");
+    }
+    assert_eq!(link("alice", id(&session)).0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_asks_the_person_connects_and_then_the_skill_can_act() {
     let stage = Stage::new().await;
     assert_eq!(stage.call().await.status, StatusCode::CONFLICT, "no account is connected yet");

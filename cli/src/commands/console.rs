@@ -10,6 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use super::{address, agent};
+use crate::connecting::check_asked;
 use crate::console::{Link, Links, Role, keep_client_secret};
 use crate::exit::Failure;
 use crate::output::Output;
@@ -76,10 +77,8 @@ impl Console {
             Some(url) => url,
             None => super::serve::expected_origins(&home)?.url("/"),
         };
-        if let Some(session) = self.connect.as_ref().filter(|session| !is_session(session)) {
-            return Err(Failure::usage(format!(
-                "{session} is no connect session: it is cs_ and what follows in the link"
-            )));
+        if let (Some(session), Some(user)) = (&self.connect, &self.user) {
+            check_asked(&vault, session, user)?;
         }
         let role = match (&self.user, self.auditor) {
             (Some(user), _) => Role::User(user.clone()),
@@ -114,28 +113,8 @@ async fn is_silent(base: &Url) -> bool {
     matches!(connected, Ok(Err(_)))
 }
 
-/// What stands in links to connect sessions.
-fn is_session(text: &str) -> bool {
-    text.strip_prefix("cs_").is_some_and(|rest| {
-        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-    })
-}
-
 fn open(url: &Url) -> bool {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let quiet = || Stdio::null();
     Command::new(program).arg(url.as_str()).stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_no_session_leads_nowhere() {
-        assert!(is_session("cs_aB-_9"));
-        for bad in ["cs_", "cs_/..", "cs_a?b", "x", ""] {
-            assert!(!is_session(bad), "{bad}");
-        }
-    }
 }

@@ -24,7 +24,7 @@ use url::Url;
 
 pub(crate) use attempt::{Browser, Opener, Refusal};
 pub(crate) use redirect::redirect_uri;
-pub(crate) use sessions::{Proofs, Sessions};
+pub(crate) use sessions::{Proofs, Sessions, check_asked};
 
 /// What an agent asks for.
 #[derive(Debug, Clone)]

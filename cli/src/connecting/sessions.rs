@@ -8,15 +8,16 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clawcoil::audit::{Decision, Event, EventKind};
 use clawcoil::broker::NeededAction;
 use clawcoil::clock::{Timestamp, random};
-use clawcoil::id::{AccountAlias, Caller, Generation, Owner, ProviderId, Scope, SkillName};
+use clawcoil::id::{AccountAlias, Caller, Generation, Owner, ProviderId, Scope, SkillName, UserId};
 use clawcoil::provider::Kind as ProviderKind;
-use clawcoil::vault::{Document, VaultError};
+use clawcoil::vault::{Document, Vault, VaultError};
 use serde_json::json;
 use url::Url;
 
 use super::redirect::redirect_uri;
 use super::stored::{KIND, Stored};
 use super::{NewSession, Session, SessionState};
+use crate::exit::Failure;
 use crate::serve::{App, Kind, Problem};
 
 /// How long a person has from the asking to the confirming.
@@ -307,8 +308,19 @@ async fn wanted(app: &App, new: &NewSession) -> Result<BTreeSet<Scope>, Problem>
     }
 }
 
+const UNKNOWN: &str = "there is no such connect session: it ended long ago, or never was one";
+
 pub(super) fn unknown() -> Problem {
-    Problem::new(Kind::NotFound, "there is no such connect session: it ended long ago, or never was one")
+    Problem::new(Kind::NotFound, UNKNOWN)
+}
+
+/// Says no to a link for somebody else than the one who was asked, in words for who makes the link.
+pub(crate) fn check_asked(vault: &Vault, id: &str, user: &UserId) -> Result<(), Failure> {
+    match vault.document(KIND, &vault.lookup_of(KIND, id))?.map(|document| document.owner) {
+        Some(Owner::User(asked)) if asked == *user => Ok(()),
+        Some(asked) => Err(Failure::usage(format!("in {id}, {asked} is asked to connect an account, not {user}"))),
+        None => Err(Failure::usage(format!("{id}: {UNKNOWN}"))),
+    }
 }
 
 /// The session in a document, as it stands now.
