@@ -111,6 +111,15 @@ names! {
     Scope, "scope", 512, "printable ASCII without space, quote or backslash, at most 512", scope_char, scope_char;
 }
 
+impl AccountAlias {
+    /// The alias that an account has where none was said, and the one that is meant where none is named.
+    pub const DEFAULT: &'static str = "default";
+
+    pub(crate) fn is_default(&self) -> bool {
+        self.as_str() == Self::DEFAULT
+    }
+}
+
 /// Whose connections: a user's, or the agent's own (client credentials, company keys).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Owner {

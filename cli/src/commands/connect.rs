@@ -45,7 +45,7 @@ pub(crate) struct Connect {
     agent: bool,
 
     /// The owner's name for it, for who has several
-    #[arg(long, default_value = "default")]
+    #[arg(long, default_value = AccountAlias::DEFAULT)]
     account: AccountAlias,
 
     /// A scope to ask for; may be given several times

@@ -110,7 +110,7 @@ impl Demo {
         let installed = host.registry().add(&built(&self.skills, "gmail-send")?, None)?;
         let scopes = installed.manifest.services.iter().flat_map(|service| service.scopes.clone()).collect();
         let owner = Owner::User(act.user.clone());
-        let account: AccountAlias = parsed("default")?;
+        let account: AccountAlias = parsed(AccountAlias::DEFAULT)?;
         let callback = Callback::listen(entry).await?;
         let started = host.connector().start(&owner, &google, &account, &scopes, callback.redirect()).await?;
         let waited = connect::wait(host.connector(), callback, &owner);
@@ -284,7 +284,8 @@ impl Act<'_> {
     async fn reveal_refused(&self, skills: &Path, story: &mut Story<'_>) -> Result<(), Failure> {
         let skill: SkillName = parsed("signed-webhook")?;
         self.host.registry().add(&built(skills, skill.as_str())?, None)?;
-        let (owner, account, scopes) = (Owner::User(self.user.clone()), parsed("default")?, BTreeSet::new());
+        let (owner, account, scopes) =
+            (Owner::User(self.user.clone()), parsed(AccountAlias::DEFAULT)?, BTreeSet::new());
         let key = AccessToken::new("a-key-that-signs".to_owned());
         self.host.connector().fixed(&owner, &parsed(WEBHOOK)?, &account, vault::Kind::ApiKey, &scopes, key).await?;
         self.grant(&skill, Some(Use::Inject))?;

@@ -28,8 +28,6 @@ const WORTHWHILE: Duration = Duration::from_mins(5);
 const MOST_OPEN: usize = 50;
 /// How long a waiting call trusts that it is told of a change.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-/// The account's name where none was said.
-const DEFAULT_ACCOUNT: &str = "default";
 
 /// By what this host can tell that the opener of a link is the user who was asked.
 #[derive(Debug, Clone, Default)]
@@ -239,7 +237,7 @@ impl Sessions {
 }
 
 fn default_account() -> Result<AccountAlias, Problem> {
-    DEFAULT_ACCOUNT.parse().map_err(|error| Problem::internal(&error))
+    AccountAlias::DEFAULT.parse().map_err(|error| Problem::internal(&error))
 }
 
 fn asks_the_same(session: &Session, new: &NewSession) -> bool {

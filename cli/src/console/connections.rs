@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use clawcoil::audit::{Decision, Event, EventKind};
 use clawcoil::clock::Timestamp;
 use clawcoil::connect::{ConnectError, Disconnected};
-use clawcoil::id::{ConnectionId, Owner};
+use clawcoil::id::{AccountAlias, ConnectionId, Owner};
 use clawcoil::vault::{Connection, Kind as Got, State as Standing};
 use serde::Deserialize;
 
@@ -95,7 +95,7 @@ impl Row {
             label: connection.account_label.as_deref().map(shown),
             // An account without a name is told by ours.
             account: Some(connection.account.to_string())
-                .filter(|account| account != "default" || connection.account_label.is_none()),
+                .filter(|account| account != AccountAlias::DEFAULT || connection.account_label.is_none()),
             owner: owner(&connection.owner),
             health: Health::of(connection, now),
             last_used: moment(connection.last_used_at),
@@ -206,7 +206,7 @@ pub(super) async fn show(
     let named = row
         .account
         .as_ref()
-        .filter(|account| *account != "default")
+        .filter(|account| *account != AccountAlias::DEFAULT)
         .map(|account| format!(" --account {account}"))
         .unwrap_or_default();
     let title = row.label.clone().unwrap_or_else(|| format!("{} of {}", row.provider, row.owner));

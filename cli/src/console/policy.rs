@@ -229,9 +229,15 @@ fn routed(
     let mut origins = BTreeMap::new();
     for declared in &ready.manifest.services {
         let Ok(granted) = effective.service(&declared.name) else { continue };
-        let account = granted.accounts.as_ref().and_then(|accounts| accounts.first());
-        if let Found::One(connection) = app.host.vault().find(&granted.owner, &granted.provider, account)? {
-            origins.extend(connection.api_origin.clone().map(|origin| (declared.name.clone(), origin)));
+        let accounts: Vec<_> = match &granted.accounts {
+            Some(accounts) => accounts.iter().map(Some).collect(),
+            None => vec![None],
+        };
+        for account in accounts {
+            if let Found::One(connection) = app.host.vault().find(&granted.owner, &granted.provider, account)? {
+                origins.extend(connection.api_origin.clone().map(|origin| (declared.name.clone(), origin)));
+                break;
+            }
         }
     }
     tracing::trace!(user = %caller.user, "a request is asked about");

@@ -9,9 +9,6 @@ use crate::audit::AuditError;
 use crate::id::{AccountAlias, Owner, ProviderId, Scope, ServiceName};
 use crate::vault::{Connection, ReconnectReason, VaultError};
 
-/// The alias that a connection has where none was said.
-const DEFAULT_ACCOUNT: &str = "default";
-
 /// Why a person has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -146,7 +143,7 @@ fn command(owner: &Owner, provider: &ProviderId, account: Option<&AccountAlias>,
         Owner::Agent => format!("clawcoil connect {provider} --agent"),
         Owner::User(user) => format!("clawcoil connect {provider} --user {user}"),
     };
-    if let Some(account) = account.filter(|account| account.as_str() != DEFAULT_ACCOUNT) {
+    if let Some(account) = account.filter(|account| !account.is_default()) {
         command.push_str(" --account ");
         command.push_str(account.as_str());
     }

@@ -200,7 +200,13 @@ impl Call {
         let connection = inner
             .egress
             .credentials
-            .connection(&selected.service, &selected.owner, &selected.provider, selected.account.as_ref(), wanted)
+            .first_connection(
+                &selected.service,
+                &selected.owner,
+                &selected.provider,
+                selected.accounts.as_deref(),
+                wanted,
+            )
             .map_err(|error| inner.failed(error.into()))?;
         let api_origin = inner.api_origin(&connection);
         let mut state = inner.state();
@@ -336,13 +342,12 @@ impl Inner {
             .filter(|service| service.depends_on_connection())
             .filter_map(|service| {
                 let chosen = self.state().chosen.get(&service.name).cloned();
-                let account =
-                    chosen.as_ref().or_else(|| service.accounts.as_ref().and_then(|accounts| accounts.first()));
-                let found = self.egress.credentials.connection(
+                let accounts = chosen.map(|account| vec![account]);
+                let found = self.egress.credentials.first_connection(
                     &service.name,
                     &service.owner,
                     &service.provider,
-                    account,
+                    accounts.as_deref().or(service.accounts.as_deref()),
                     &BTreeSet::new(),
                 );
                 Some((service.name.clone(), self.api_origin(&*found.ok()?)?))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::audit::Event;
-use crate::broker::{Broker, BrokerError, Released};
+use crate::broker::{Broker, BrokerError, Reason, Released};
 use crate::id::{AccountAlias, ConnectionId, Generation, Owner, ProviderId, Scope, ServiceName};
 use crate::policy::Permit;
 use crate::vault::Connection;
@@ -23,6 +23,29 @@ pub trait Credentials: Send + Sync + 'static {
         account: Option<&AccountAlias>,
         scopes: &BTreeSet<Scope>,
     ) -> Result<Arc<Connection>, BrokerError>;
+
+    /// The connection of the first of these accounts that is connected; without a list, of the owner's default.
+    fn first_connection(
+        &self,
+        service: &ServiceName,
+        owner: &Owner,
+        provider: &ProviderId,
+        accounts: Option<&[AccountAlias]>,
+        scopes: &BTreeSet<Scope>,
+    ) -> Result<Arc<Connection>, BrokerError> {
+        let mut missing = None;
+        for account in accounts.unwrap_or_default() {
+            match self.connection(service, owner, provider, Some(account), scopes) {
+                Err(BrokerError::ActionRequired(action))
+                    if matches!(action.reason, Reason::NotConnected | Reason::NotConfirmed) =>
+                {
+                    missing.get_or_insert(BrokerError::ActionRequired(action));
+                }
+                found => return found,
+            }
+        }
+        missing.map_or_else(|| self.connection(service, owner, provider, None, scopes), Err)
+    }
 
     /// The access token that the permit allows, fresh. The audit entry leaves the process before this returns.
     async fn release(&self, permit: &Permit, connection: ConnectionId, event: Event) -> Result<Released, BrokerError>;

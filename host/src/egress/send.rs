@@ -327,15 +327,20 @@ impl Inner {
             Some(bound) => Some(bound.account.clone()),
             None => self.state().chosen.get(&found.name).cloned(),
         };
-        let account = chosen.as_ref().or_else(|| found.accounts.as_ref().and_then(|accounts| accounts.first()));
+        let now = self.egress.clock.now();
+        let accounts = match chosen {
+            Some(account) => Some(vec![account]),
+            None => effective.accounts(&found.name, target, now),
+        };
         let connection = self
             .egress
             .credentials
-            .connection(&found.name, &found.owner, &found.provider, account, &found.scopes)
+            .first_connection(&found.name, &found.owner, &found.provider, accounts.as_deref(), &found.scopes)
             .map_err(|error| self.failed(error.into()));
         // Policy speaks first: a request that it refuses tells nothing of who is connected.
         let api_origin = connection.as_ref().ok().and_then(|connection| self.api_origin(connection));
-        let now = self.egress.clock.now();
+        let first = || accounts.as_ref().and_then(|accounts| accounts.first());
+        let account = connection.as_ref().ok().map(|connection| &connection.account).or_else(first);
         let permit = effective
             .permit_inject(&found.name, target, account, api_origin.as_ref(), now)
             .map_err(|denial| self.deny(denial, target))?;

@@ -13,7 +13,7 @@ use super::{Host, Ready};
 use crate::audit::{AuditError, AuditLog, Decision, Event, EventKind, Position};
 use crate::broker::{BrokerError, NeededAction};
 use crate::clock::Clock;
-use crate::egress::{self, Calling, Refusals, Touched};
+use crate::egress::{self, Calling, Credentials as _, Refusals, Touched};
 use crate::id::{Caller, Digest, InvocationId, SkillName};
 use crate::policy::{Denial, Effective, EffectiveLimits};
 use crate::registry::RegistryError;
@@ -171,8 +171,14 @@ impl Host {
     fn require_connections(&self, effective: &Effective) -> Result<(), InvokeError> {
         let mut actions = Vec::new();
         for service in effective.required() {
-            let account = service.accounts.as_ref().and_then(|accounts| accounts.first());
-            match self.broker.connection(&service.name, &service.owner, &service.provider, account, &service.scopes) {
+            let accounts = service.accounts.as_deref();
+            match self.broker.first_connection(
+                &service.name,
+                &service.owner,
+                &service.provider,
+                accounts,
+                &service.scopes,
+            ) {
                 Ok(_) => {}
                 Err(BrokerError::ActionRequired(action)) => actions.push(*action),
                 Err(error) => return Err(InvokeError::Broker(error)),

@@ -50,8 +50,8 @@ pub struct Selected {
     pub owner: Owner,
     /// At which provider.
     pub provider: ProviderId,
-    /// Which account; absent: the owner's default.
-    pub account: Option<AccountAlias>,
+    /// Which accounts it may be, the first choice first; absent: the owner's default, whatever its alias.
+    pub accounts: Option<Vec<AccountAlias>>,
     /// The grant that decided.
     pub rule: Line,
 }
@@ -169,10 +169,10 @@ impl Effective {
                 allow,
             ));
         }
-        let has_audience = |granted: &&&Arc<Granted>| {
+        let has_audience = |granted: &&Arc<Granted>| {
             audience.is_none_or(|audience| granted.grant.audiences.iter().any(|has| has == audience))
         };
-        let with_audience: Vec<_> = with_scopes.iter().filter(has_audience).collect();
+        let with_audience: Vec<_> = with_scopes.into_iter().filter(has_audience).collect();
         if with_audience.is_empty() {
             let audience = audience.unwrap_or_default();
             let message = format!("audience {} of service `{name}` is not granted", quoted(audience));
@@ -185,17 +185,30 @@ impl Effective {
                 allow,
             ));
         }
-        let chosen = with_audience.iter().find_map(|granted| Some((granted, choose_account(granted, account)?)));
-        let Some((granted, account)) = chosen else {
+        let is_for = |granted: &&&Arc<Granted>| account.is_none_or(|account| gives(granted, account));
+        let Some(granted) = with_audience.iter().find(is_for) else {
             return Err(self.refuse_account(service, account.unwrap_or_default()));
+        };
+        let accounts = match account.and_then(|account| account.parse().ok()) {
+            Some(account) => Some(vec![account]),
+            None => accounts(with_audience.iter().copied()),
         };
         Ok(Selected {
             service: name.clone(),
             owner: granted.owner.clone(),
             provider: granted.declared.provider.clone(),
-            account,
+            accounts,
             rule: granted.line.clone(),
         })
+    }
+
+    /// Which accounts are meant by a request to this destination that names none, the first choice first. `None`: the owner's
+    /// default, whatever its alias. Nothing is decided by it.
+    pub fn accounts(&self, service: &ServiceName, target: &Target, now: Timestamp) -> Option<Vec<AccountAlias>> {
+        let service = self.find(service.as_str()).ok()?;
+        // Where the API of the connection lives is known when the account is: until then, it could be there.
+        let own = Some(target.origin());
+        accounts(service.granted.iter().filter(|granted| granted.holds(now) && admits(granted, target, own)))
     }
 
     /// Where a request may go: to the one service that claims its destination, or out as it is.
@@ -360,21 +373,20 @@ impl Effective {
         purpose: impl Fn() -> Purpose,
         now: Timestamp,
     ) -> Result<Permit, Denial> {
-        let asked = account.map(AccountAlias::as_str);
-        let mut expired = true;
-        for granted in granted {
-            if granted.holds(now) {
-                expired = false;
-                if let Some(account) = choose_account(granted, asked) {
-                    return Ok(Permit::new(Arc::clone(granted), account, purpose()));
-                }
-            }
+        let live: Vec<_> = granted.filter(|granted| granted.holds(now)).collect();
+        if live.is_empty() {
+            return Err(self.refuse_expired(service));
         }
-        Err(if expired {
-            self.refuse_expired(service)
-        } else {
-            self.refuse_account(service, asked.unwrap_or_default())
-        })
+        let first = || accounts(live.iter().copied()).and_then(|accounts| accounts.into_iter().next());
+        let account = account.cloned().or_else(first);
+        let admits = |granted: &&Arc<Granted>| match &account {
+            Some(account) => gives(granted, account.as_str()),
+            None => granted.grant.accounts.is_none(),
+        };
+        match live.into_iter().find(admits) {
+            Some(granted) => Ok(Permit::new(Arc::clone(granted), account, purpose())),
+            None => Err(self.refuse_account(service, account.as_ref().map_or("", AccountAlias::as_str))),
+        }
     }
 
     /// The first grant that lets the service's credential go there.
@@ -542,13 +554,25 @@ fn admits(granted: &Granted, target: &Target, api_origin: Option<&Origin>) -> bo
     }
 }
 
-/// Which account a grant gives for what was asked; `None` where it gives none.
-#[expect(clippy::option_option, reason = "no account granted, the owner's default, a named one")]
-fn choose_account(granted: &Granted, asked: Option<&str>) -> Option<Option<AccountAlias>> {
-    match (&granted.grant.accounts, asked) {
-        (None, None) => Some(None),
-        (None, Some(asked)) => asked.parse().ok().map(Some),
-        (Some(accounts), None) => accounts.first().cloned().map(Some),
-        (Some(accounts), Some(asked)) => accounts.iter().find(|account| account.as_str() == asked).cloned().map(Some),
+/// Whether a grant is for this account, among others.
+fn gives(granted: &Granted, account: &str) -> bool {
+    match &granted.grant.accounts {
+        None => account.parse::<AccountAlias>().is_ok(),
+        Some(accounts) => accounts.iter().any(|known| known.as_str() == account),
     }
+}
+
+/// Which accounts are meant where none is named: those of all these grants, the first choice first. A list with `default` comes
+/// before the others, and those in alphabetical order. `None`: one of the grants is for any.
+pub(super) fn accounts<'g>(granted: impl IntoIterator<Item = &'g Arc<Granted>>) -> Option<Vec<AccountAlias>> {
+    let mut lists: Vec<&Vec<AccountAlias>> =
+        granted.into_iter().map(|granted| granted.grant.accounts.as_ref()).collect::<Option<_>>()?;
+    lists.sort_by_key(|list| (!list.iter().any(AccountAlias::is_default), *list));
+    let mut all = Vec::new();
+    for account in lists.into_iter().flatten() {
+        if !all.contains(account) {
+            all.push(account.clone());
+        }
+    }
+    (!all.is_empty()).then_some(all)
 }

@@ -157,6 +157,18 @@ impl NewGrant {
     }
 }
 
+/// The grant that gives all that another would, if one does.
+///
+/// What a rule forbids besides is not looked at.
+///
+/// # Errors
+///
+/// The files are not in order.
+pub fn covering(sources: &[Source], wanted: &NewGrant) -> Result<Option<Line>, Diagnostics> {
+    let permissions = Permissions::parse(sources)?;
+    Ok(permissions.grants.iter().find(|grant| grant.covers(wanted)).map(|grant| grant.line.clone()))
+}
+
 fn array<T: ToString>(values: impl IntoIterator<Item = T>) -> Item {
     value(values.into_iter().map(|item| item.to_string()).collect::<Array>())
 }

@@ -1,9 +1,10 @@
 //! What follows from manifest and permissions for one caller: declared ∩ granted, and a forbid wins.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::decide::{Effective, Inner};
+use super::decide::{Effective, Inner, accounts};
 use super::denial::{Culprit, DenialCode};
 use super::forbid::{Forbid, What};
 use super::grant::{Allowed, Grant, ServiceGrant};
@@ -31,7 +32,8 @@ pub struct Skill<'a> {
 pub struct Policy {
     permissions: Permissions,
     providers: BTreeMap<ProviderId, Arc<ProviderFacts>>,
-    /// Sorted by what they say, so that their order in the files does not matter.
+    /// The ones that may be used most often first, then by what they say: their order in the files does not matter, and one more
+    /// grant never makes anything rarer.
     grants: BTreeMap<SkillName, Vec<Grant>>,
     hash: Digest,
 }
@@ -47,7 +49,7 @@ impl Policy {
             grants.entry(grant.skill.clone()).or_default().push(grant.clone());
         }
         for grants in grants.values_mut() {
-            grants.sort_by_key(|grant| grant.key);
+            grants.sort_by_key(|grant| (Reverse(Rate::generosity(grant.rate)), grant.key));
         }
         Self { permissions, providers, grants, hash: Digest::of(&both) }
     }
@@ -205,7 +207,7 @@ pub struct EffectiveService {
     pub scopes: BTreeSet<Scope>,
     /// The most that may be done with the token.
     pub use_: Use,
-    /// The accounts that may be used; absent: any.
+    /// The accounts that may be used, the first choice first; absent: any.
     pub accounts: Option<Vec<AccountAlias>>,
     /// Whether a call may start without the connection.
     pub optional: bool,
@@ -217,7 +219,7 @@ pub struct EffectiveService {
     pub placement: Placement,
     /// Where a placeholder may stand.
     pub slots: Vec<Slot>,
-    /// The grant; of several, the first by what they say.
+    /// The grant; of several, one that may be used most often.
     pub decided_by: Line,
     declared: Arc<ServiceDeclaration>,
     granted: Vec<Arc<Granted>>,
@@ -303,16 +305,24 @@ impl Question<'_> {
         }
     }
 
-    /// The grants that apply, sorted by what they say; or why none does.
+    /// The grants that apply, the ones that may be used most often first; or why none does.
     fn granted(&self, declared: &Arc<ServiceDeclaration>, forbids: &[&Forbid]) -> Result<Vec<Arc<Granted>>, Refusal> {
         let name = &declared.name;
         if let Some(forbid) = forbids.iter().find(|forbid| forbid.what == What::Everything) {
             return Err(Refusal::forbidden(&format!("service `{name}` for this caller"), &(*forbid).into()));
         }
         let Some(facts) = self.policy.providers.get(&declared.provider) else {
-            let message =
-                format!("service `{name}` wants provider `{}`, which is not in the catalogue", declared.provider);
-            return Err(Refusal { message, ..self.not_granted(name) });
+            let provider = &declared.provider;
+            let message = format!(
+                "service `{name}` wants provider `{provider}`, which is not in the catalogue: `clawcoil provider add {provider} --file …` adds it"
+            );
+            // Where it is granted, the lines that grant it would change nothing.
+            let is_for = |grant: &&Grant| {
+                matches!(&grant.allowed, Allowed::Service(service) if service.service == *name)
+                    && grant.is_for(&self.decision.caller)
+            };
+            let rule = self.grants.iter().find(is_for).map(|grant| grant.line.clone());
+            return Err(Refusal { message, rule, ..self.not_granted(name) });
         };
         let mut granted = Vec::new();
         let mut refusals = Vec::new();
@@ -458,16 +468,6 @@ fn summary(
     forbidden_reveal: bool,
 ) -> Option<EffectiveService> {
     let first = granted.first()?;
-    let mut accounts: Option<Vec<AccountAlias>> = Some(Vec::new());
-    for each in granted {
-        match (&mut accounts, &each.grant.accounts) {
-            (Some(all), Some(more)) => {
-                let new: Vec<_> = more.iter().filter(|alias| !all.contains(alias)).cloned().collect();
-                all.extend(new);
-            }
-            _ => accounts = None,
-        }
-    }
     let use_ = granted.iter().map(|each| each.use_).max().filter(|_| !forbidden_reveal).unwrap_or(Use::Inject);
     Some(EffectiveService {
         name: declared.name.clone(),
@@ -475,7 +475,7 @@ fn summary(
         owner: first.owner.clone(),
         scopes: granted.iter().flat_map(|each| &each.scopes).cloned().collect(),
         use_,
-        accounts,
+        accounts: accounts(granted),
         optional: declared.optional,
         reason: declared.reason.clone(),
         select: declared.select,

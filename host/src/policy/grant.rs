@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use super::edit::NewGrant;
 use super::manifest::Use;
 use super::origin::Origin;
 use super::pattern::Pattern;
@@ -71,6 +72,47 @@ impl Grant {
     pub(super) fn is_for(&self, caller: &Caller) -> bool {
         self.clients.iter().any(|pattern| pattern.matches(caller.client.as_str()))
             && self.users.iter().any(|pattern| pattern.matches(caller.user.as_str()))
+    }
+
+    /// Whether this grant alone gives all that another would.
+    pub(super) fn covers(&self, wanted: &NewGrant) -> bool {
+        let named = |patterns: &[Pattern], texts: &[String]| {
+            texts.iter().all(|text| patterns.iter().any(|pattern| pattern.matches(text) || pattern.as_str() == text))
+        };
+        let for_all = || self.clients.contains(&Pattern::everything());
+        let clients = if wanted.clients.is_empty() { for_all() } else { named(&self.clients, &wanted.clients) };
+        let version = self.digest.is_none() || self.digest == wanted.digest;
+        let often = Rate::generosity(self.rate) >= Rate::generosity(wanted.rate);
+        let long = self.ends.is_none_or(|ends| wanted.expires.and_then(day_after).is_some_and(|other| ends >= other));
+        let requests = |rules: &[RequestRule]| {
+            wanted.requests.iter().all(|rule| rules.iter().any(|known| known.to_string() == rule.to_string()))
+        };
+        let allowed = match (&self.allowed, &wanted.service) {
+            (Allowed::Requests(rules), None) => requests(rules),
+            (Allowed::Service(service), Some(other)) => {
+                service.service == other.service
+                    && service.provider == other.provider
+                    && service.as_agent == other.as_agent
+                    && service.use_ >= other.use_
+                    && service.accounts.as_ref().is_none_or(|accounts| {
+                        !other.accounts.is_empty() && other.accounts.iter().all(|account| accounts.contains(account))
+                    })
+                    && other.scopes.iter().all(|scope| service.scopes.iter().any(|known| known.value == *scope))
+                    && other.audiences.iter().all(|audience| service.audiences.contains(audience))
+                    && match &service.requests {
+                        None => wanted.requests.is_empty(),
+                        Some(rules) => !wanted.requests.is_empty() && requests(rules),
+                    }
+            }
+            _ => false,
+        };
+        self.skill == wanted.skill
+            && version
+            && clients
+            && named(&self.users, &wanted.users)
+            && often
+            && long
+            && allowed
     }
 
     fn digest_of_words(&self) -> Digest {

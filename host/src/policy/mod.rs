@@ -78,7 +78,7 @@ pub use cases::{Case, Cases, Subject, Verdict};
 pub use compare::{Comparison, Reach, Side};
 pub use decide::{Effective, Linked, Route, Selected};
 pub use denial::{Culprit, Denial, DenialCode, Proposal};
-pub use edit::{Change, Edit, NewGrant, NewServiceGrant, Revocation, add_grant, move_pins, revoke};
+pub use edit::{Change, Edit, NewGrant, NewServiceGrant, Revocation, add_grant, covering, move_pins, revoke};
 pub use effective::{EffectiveService, Policy, Skill};
 pub use explain::Explanation;
 pub use learn::{Attempt, Attempts, Lesson};

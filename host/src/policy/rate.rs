@@ -32,9 +32,14 @@ enum Period {
 }
 
 impl Rate {
-    /// How often in a day at the most, to tell which of two rates lets more through.
-    pub(super) fn per_day(self) -> u64 {
+    /// How often in a day at the most.
+    fn per_day(self) -> u64 {
         u64::from(self.count) * (86_400 / self.period().as_secs())
+    }
+
+    /// Of two grants that differ in this alone, the one with more lets more through: in a day, then at once.
+    pub(super) fn generosity(rate: Option<Self>) -> (u64, u32) {
+        rate.map_or((u64::MAX, u32::MAX), |rate| (rate.per_day(), rate.count))
     }
 
     fn period(self) -> Duration {

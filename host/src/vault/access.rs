@@ -16,8 +16,6 @@ use crate::secret::{AccessToken, RefreshToken};
 
 /// How often a connection's last use is written down.
 const USE_SECONDS: u64 = 60;
-/// The alias of the account that is meant when several are connected and none is named.
-const DEFAULT_ACCOUNT: &str = "default";
 
 /// The rows of one owner as of one moment. The tokens in them are ciphertext.
 pub(super) struct Held {
@@ -226,7 +224,7 @@ impl Vault {
         if best.values().any(|c| c.state == State::Active) {
             best.retain(|_, c| c.state != State::Unconfirmed);
         }
-        let default = best.iter().find(|(account, _)| account.as_str() == DEFAULT_ACCOUNT);
+        let default = best.iter().find(|(account, _)| account.is_default());
         let chosen = default.or_else(|| best.iter().next().filter(|_| best.len() == 1));
         Ok(match chosen {
             Some((_, connection)) => Found::One(Arc::clone(connection)),

@@ -182,8 +182,8 @@ impl<'a> Space<'a> {
         let audiences: BTreeSet<&String> = granted.iter().flat_map(|grant| &grant.audiences).collect();
         let audiences = std::iter::once(None).chain(audiences.into_iter().cloned().map(Some)).collect();
         let mut rates: Vec<Rate> = self.grants.iter().filter_map(|grant| grant.rate).collect();
-        rates.sort_by_key(|rate| rate.per_day());
-        rates.dedup_by_key(|rate| rate.per_day());
+        rates.sort_by_key(|rate| Rate::generosity(Some(*rate)));
+        rates.dedup();
         let declared_rules = declared.iter().flat_map(|declared| &declared.requests);
         let rules: Vec<_> =
             declared_rules.chain(granted.iter().filter_map(|grant| grant.requests.as_ref()).flatten()).collect();
@@ -297,9 +297,9 @@ fn of_service(effective: &Effective, name: &ServiceName, asked: &Service, at: Ti
     }
     let mut often: Option<usize> = None;
     let mut permitted = |permit: &Permit| {
-        let place = permit.rate().map_or(asked.rates.len(), |rate| {
-            asked.rates.iter().position(|known| known.per_day() == rate.per_day()).unwrap_or_default()
-        });
+        let place = permit
+            .rate()
+            .map_or(asked.rates.len(), |rate| asked.rates.iter().position(|known| *known == rate).unwrap_or_default());
         often = often.max(Some(place));
     };
     for (account, alias) in asked.accounts.iter().enumerate() {
@@ -310,7 +310,7 @@ fn of_service(effective: &Effective, name: &ServiceName, asked: &Service, at: Ti
                     atoms.insert(Atom::Token { scopes, account, audience });
                     atoms.insert(Atom::Owner { agent: selected.owner == Owner::Agent });
                     if alias.is_none() {
-                        atoms.extend(selected.account.map(Atom::Default));
+                        atoms.extend(selected.accounts.into_iter().flatten().next().map(Atom::Default));
                     }
                 }
             }

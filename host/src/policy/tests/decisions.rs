@@ -161,16 +161,39 @@ fn two_grants_never_add_up_to_what_neither_gives() {
 fn an_account_that_the_grant_does_not_name_is_refused_and_the_first_is_the_default() {
     let effective = effective(&gmail(&format!("{SEND}\naccounts = [\"work\", \"club\"]")), "alice");
     let ask = |account| effective.token("gmail", &[], account, None, now());
-    assert_eq!(ask(None).unwrap().account, Some(account("work")));
-    assert_eq!(ask(Some("club")).unwrap().account, Some(account("club")));
+    assert_eq!(ask(None).unwrap().accounts, Some(vec![account("work"), account("club")]));
+    assert_eq!(ask(Some("club")).unwrap().accounts, Some(vec![account("club")]));
     assert_eq!(ask(Some("home")).unwrap_err().code, DenialCode::AccountNotGranted);
     assert_eq!(ask(Some("no such/../account")).unwrap_err().code, DenialCode::AccountNotGranted);
     let free = super::effective(&gmail(SEND), "alice");
-    assert_eq!(free.token("gmail", &[], None, None, now()).unwrap().account, None);
+    assert_eq!(free.token("gmail", &[], None, None, now()).unwrap().accounts, None);
     assert_eq!(
         free.token("gmail", &[], Some("bad name"), None, now()).unwrap_err().code,
         DenialCode::AccountNotGranted
     );
+}
+
+#[test]
+fn of_several_grants_the_one_that_may_be_used_most_often_counts() {
+    let target = post("https://gmail.example/send");
+    let rate = |rates: &[&str]| {
+        let grants: String = rates.iter().map(|rate| gmail(&format!("{SEND}\n{rate}"))).collect();
+        let permit = effective(&grants, "alice").permit_inject(&name("gmail"), &target, None, None, now()).unwrap();
+        permit.rate().map(|rate| rate.to_string())
+    };
+    let (minute, hour, day) = ("rate = \"1/min\"", "rate = \"30/h\"", "rate = \"1440/day\"");
+    for (rates, expected) in [
+        (vec![""], None),
+        (vec![minute, ""], None),
+        (vec![hour, ""], None),
+        (vec![minute, hour], Some("1/min")),
+        // As often in a day, and more at once.
+        (vec![minute, day, hour], Some("1440/day")),
+    ] {
+        assert_eq!(rate(&rates).as_deref(), expected, "{rates:?}");
+        let turned: Vec<_> = rates.iter().rev().copied().collect();
+        assert_eq!(rate(&turned).as_deref(), expected, "{turned:?}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
+use super::super::Rate;
 use super::*;
 
 /// Every question that a call can ask, for every caller and at two moments, that gets a yes.
@@ -112,11 +113,20 @@ fn a_grant() -> impl Strategy<Value = String> {
         format!("digest = \"{}\"\n", Digest::of(b"another")),
     ]);
     let expires = line("expires", select(vec!["2026-06-30".to_owned(), "2027-06-30".to_owned()]));
-    (approval, some(USERS), line("clients", some(CLIENTS)), expires, prop_oneof![4 => service, 1 => plain]).prop_map(
-        |(approval, users, clients, expires, what)| {
-            format!("[[grant]]\nskill = \"mail\"\n{approval}users = {users}\n{clients}{expires}{what}")
-        },
-    )
+    let rate = line("rate", a_rate());
+    (approval, some(USERS), line("clients", some(CLIENTS)), expires, rate, prop_oneof![4 => service, 1 => plain])
+        .prop_map(|(approval, users, clients, expires, rate, what)| {
+            format!("[[grant]]\nskill = \"mail\"\n{approval}users = {users}\n{clients}{expires}{rate}{what}")
+        })
+}
+
+fn of_gmail() -> impl Strategy<Value = String> {
+    (line("rate", a_rate()), line("accounts", some(&["work", "default", "home"])))
+        .prop_map(|(rate, accounts)| gmail(&format!("scopes = [\"mail.send\"]\n{rate}{accounts}")))
+}
+
+fn a_rate() -> impl Strategy<Value = String> {
+    select(["\"1/min\"", "\"90/h\"", "\"1440/day\"", "\"3/day\""].map(ToOwned::to_owned).to_vec())
 }
 
 pub(super) fn a_forbid() -> impl Strategy<Value = String> {
@@ -195,6 +205,31 @@ proptest! {
         }
         if let Err(diagnostics) = Permissions::parse(&[source]) {
             let _ = diagnostics.to_string();
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn with_one_more_grant_nothing_is_rarer_and_no_account_takes_the_place_of_the_default(
+        grants in proptest::collection::vec(of_gmail(), 2..5), which: Index
+    ) {
+        let mut fewer = grants.clone();
+        fewer.remove(which.index(grants.len()));
+        let target = post("https://gmail.example/send");
+        for asked in [None, Some(account("work")), Some(account("default"))] {
+            let used = |grants: &[String]| {
+                let effective = effective(&grants.concat(), "alice");
+                let permit = effective.permit_inject(&name("gmail"), &target, asked.as_ref(), None, now()).ok()?;
+                Some((permit.account().cloned(), Rate::generosity(permit.rate())))
+            };
+            if let Some((before, often)) = used(&fewer) {
+                let (after, now_often) = used(&grants).unwrap();
+                // Where no account is named, one that is for any account means the owner's default.
+                let of_default = |used: &Option<AccountAlias>| used.as_ref().is_none_or(AccountAlias::is_default);
+                prop_assert!(of_default(&after) || !of_default(&before), "{:?} after {:?}", after, before);
+                prop_assert!(now_often >= often || after != before, "{:?}: {:?} after {:?}", asked, now_often, often);
+            }
         }
     }
 }
