@@ -7,7 +7,7 @@ use clawcoil::host::Home;
 use clawcoil::id::{AccountAlias, Scope, ServiceName, SkillName, UserId};
 use clawcoil::policy::{
     Change, DenialCode, Edit, Explanation, Manifest, NewGrant, Permissions, Policy, Rate, Revocation, Skill, Use,
-    add_grant, revoke,
+    add_grant, covering, revoke,
 };
 use clawcoil::registry::{InstalledSkill, Registry};
 use serde_json::{Value, json};
@@ -317,7 +317,7 @@ impl PermissionsFile {
         Source::new(self.before.name(), &*self.text)
     }
 
-    /// Adds a grant, unless what it gives is granted already. One that was pinned to another version is replaced.
+    /// Adds a grant, unless one gives all of it already. One that was pinned to another version is replaced.
     pub(super) fn add(
         &mut self,
         home: &Home,
@@ -326,43 +326,56 @@ impl PermissionsFile {
         grant: &NewGrant,
         now: Timestamp,
     ) -> Result<(), Failure> {
+        let sources = self.sources(home)?;
+        let covered = covering(&sources, grant)?;
         if let Some(service) = &grant.service {
-            match self.explain(home, skill, user, &service.service, now)? {
+            let (name, skill_name) = (&service.service, &grant.skill);
+            match self.explain(home, skill, user, name, now)? {
                 Explanation::Granted { service: has, rules, .. } => {
-                    let given = service.scopes.iter().all(|scope| has.scopes.contains(scope))
-                        && has.use_ >= service.use_
-                        && grant.rate.is_none()
-                        && grant.expires.is_none()
-                        && service.accounts.is_empty();
                     let reveals = has.use_ > service.use_;
-                    let (skill, name, rules) = (&grant.skill, &service.service, texts(rules).join(", "));
                     let sees = if reveals { ", and the skill may see the token" } else { "" };
-                    self.notes.push(format!("{name} is granted to {user} already, by {rules}{sees}"));
-                    if reveals || !given {
+                    let by =
+                        if reveals { texts(rules) } else { texts(covered.clone().map_or(rules, |line| vec![line])) };
+                    self.notes.push(format!("{name} is granted to {user} already, by {}{sees}", by.join(", ")));
+                    let bounded = grant.rate.is_some() || grant.expires.is_some() || !service.accounts.is_empty();
+                    if reveals || bounded || covered.is_none() {
                         self.notes.push(format!(
-                            "Grants add up: to give less, run `clawcoil revoke {skill} --user {user} --service {name}` first"
+                            "Grants add up: to give less, run `clawcoil revoke {skill_name} --user {user} --service {name}` first"
                         ));
-                    }
-                    if given {
-                        return Ok(());
                     }
                 }
                 Explanation::Denied(denial) if denial.code == DenialCode::ApprovalPending => {
-                    let what =
-                        Revocation { skill: &grant.skill, service: Some(&service.service), user: Some(user.as_str()) };
+                    let what = Revocation { skill: skill_name, service: Some(name), user: Some(user.as_str()) };
                     let left = self.revoke(&what)?.left;
                     self.notes.extend(
                         left.iter()
                             .map(|line| format!("{line} grants another version, to more users: it stays as it is")),
                     );
                 }
-                Explanation::Denied(_) => {}
+                Explanation::Denied(denial) if denial.code == DenialCode::Forbidden => {
+                    let rule = denial.rule.map(|rule| format!(", by {rule}")).unwrap_or_default();
+                    self.notes.push(format!("{}{rule}, whatever is granted", denial.message));
+                }
+                Explanation::Denied(denial) => self.notes.extend(
+                    covered
+                        .iter()
+                        .map(|line| format!("{name} is granted to {user} already, by {line}, but {}", denial.message)),
+                ),
             }
+        }
+        if covered.is_some() {
+            return Ok(());
         }
         let edit = add_grant(&self.source(), grant)?;
         self.text = edit.text;
         self.changes.extend(edit.diff);
         Ok(())
+    }
+
+    /// This file as it is to be, and the others.
+    fn sources(&self, home: &Home) -> Result<Vec<Source>, Failure> {
+        let others = home.permission_sources()?.into_iter().filter(|source| source.name() != self.before.name());
+        Ok(std::iter::once(self.source()).chain(others).collect())
     }
 
     fn explain(
@@ -373,9 +386,7 @@ impl PermissionsFile {
         service: &ServiceName,
         now: Timestamp,
     ) -> Result<Explanation, Failure> {
-        let mut sources = vec![self.source()];
-        sources.extend(home.permission_sources()?.into_iter().filter(|source| source.name() != self.before.name()));
-        let policy = Policy::new(Permissions::parse(&sources)?, provider::catalogue(home)?.facts());
+        let policy = Policy::new(Permissions::parse(&self.sources(home)?)?, provider::catalogue(home)?.facts());
         let skill = Skill { manifest: &skill.manifest, digest: skill.digest };
         Ok(policy.effective(&skill, &agent::caller(user)?, now).explain(service))
     }

@@ -561,6 +561,53 @@ fn a_skill_that_wants_the_token_itself_gets_it_only_where_that_is_said() {
 }
 
 #[test]
+fn what_a_grant_gives_only_in_part_is_not_called_granted() {
+    let agent = Agent::new();
+    let permissions = agent.folder().join("permissions.toml");
+    agent.succeeds(&["skill", "add", skills().join("gmail-send").to_str().unwrap()]);
+    let plain = ["grant", "gmail-send", "--user", "alice"];
+    let bounded = |more: &[&'static str]| [&plain[..], more].concat();
+    let before = std::fs::read_to_string(&permissions).unwrap();
+    for bounds in [&["--account", "work"][..], &["--rate", "2/min"], &["--expires", "2999-12-30"]] {
+        std::fs::write(&permissions, &before).unwrap();
+        let told = agent.succeeds(&bounded(bounds));
+        assert!(told.contains("[[grant]]") && !told.contains("already"), "{told}");
+        // The same again is there; all of it is not.
+        assert!(agent.succeeds(&bounded(bounds)).contains("stays as it is"), "{bounds:?}");
+        let told = agent.succeeds(&plain);
+        assert!(told.contains("Grants add up") && told.contains("[[grant]]"), "{told}");
+        assert!(agent.succeeds(&plain).contains("stays as it is"));
+        let told = agent.succeeds(&bounded(bounds));
+        assert!(told.contains("Grants add up") && told.contains("stays as it is"), "{told}");
+    }
+    // A hand-written one that lets the token go nowhere, or for one program alone.
+    for line in
+        ["clients = [\"cli\"]", "request = [{ origin = \"https://gmail.googleapis.com\", methods = [\"GET\"] }]"]
+    {
+        std::fs::write(&permissions, &before).unwrap();
+        agent.succeeds(&plain);
+        let narrow = std::fs::read_to_string(&permissions).unwrap().replace("use = ", &format!("{line}\nuse = "));
+        std::fs::write(&permissions, narrow).unwrap();
+        assert!(agent.succeeds(&plain).contains("[[grant]]"), "{line}");
+    }
+    let both = agent.fails(&bounded(&["--as-agent"]), 1);
+    assert!(both.contains("both as the user and as the agent"), "{both}");
+}
+
+#[test]
+fn a_provider_that_nobody_knows_is_named_with_what_adds_it_and_no_grant_is_written_twice() {
+    let agent = Agent::new();
+    agent.succeeds(&["skill", "add", skills().join("signed-webhook").to_str().unwrap()]);
+    let grant = ["grant", "signed-webhook", "--user", "alice", "--use", "reveal"];
+    agent.succeeds(&grant);
+    let told = agent.succeeds(&grant);
+    assert!(told.contains("provider add webhook") && told.contains("stays as it is"), "{told}");
+    let explained = agent.run(&["policy", "explain", "--skill", "signed-webhook", "--user", "alice"]);
+    let explained = format!("{}{}", text(&explained.stdout), text(&explained.stderr));
+    assert!(explained.contains("provider add webhook") && !explained.contains("[[grant]]\n"), "{explained}");
+}
+
+#[test]
 fn a_home_that_others_can_look_into_is_noted_by_the_doctor() {
     use std::os::unix::fs::PermissionsExt as _;
     let agent = Agent::new();
