@@ -201,15 +201,21 @@ fn a_place_without_a_checkpoint_of_this_log_proves_nothing() {
     agent.succeeds(&["audit", "verify", "--against", &own]);
     let anothers = kept("another.checkpoint", &other.succeeds(&["audit", "checkpoints"]));
     let (empty, folder) = (kept("empty.checkpoint", ""), tempfile::tempdir().unwrap());
-    for silent in [anothers.as_str(), &empty, folder.path().to_str().unwrap()] {
+    let missing = place.path().join("missing");
+    for silent in [anothers.as_str(), &empty, folder.path().to_str().unwrap(), missing.to_str().unwrap()] {
         let told = agent.fails(&["audit", "verify", "--against", silent], 1);
         assert!(told.contains("has no checkpoint of this log"), "{told}");
     }
     // Where audit.toml names a place, it may be new.
-    let settings = format!("checkpoints = [{:?}]\n", folder.path().to_str().unwrap());
-    std::fs::write(agent.folder().join("audit.toml"), settings).unwrap();
-    assert!(agent.succeeds(&["audit", "verify"]).contains("has no checkpoint of this log"));
-    assert!(agent.succeeds(&["doctor"]).contains("has no checkpoint of this log"));
+    for new in [folder.path(), &missing] {
+        std::fs::write(agent.folder().join("audit.toml"), format!("checkpoints = [{new:?}]\n")).unwrap();
+        assert!(agent.succeeds(&["audit", "verify"]).contains("has no checkpoint of this log"));
+        assert!(agent.succeeds(&["doctor"]).contains("has no checkpoint of this log"));
+    }
+    // What is there and can't be read is called by what it is.
+    let unreadable = format!("{own}/below");
+    let told = agent.fails(&["audit", "verify", "--against", &unreadable], 1);
+    assert!(told.contains(&format!("the checkpoints at {unreadable} can't be read")), "{told}");
 }
 
 #[test]

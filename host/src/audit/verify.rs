@@ -129,6 +129,15 @@ pub enum VerifyError {
         #[source]
         source: io::Error,
     },
+    /// Checkpoints in another place can't be read.
+    #[error("the checkpoints at {path} can't be read")]
+    ReadCheckpoints {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// What was checked.
@@ -175,9 +184,14 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
             let one = Stated { size: found.size, root: *found.root.as_bytes(), place: Arc::clone(&last) };
             stated.entry(found.chain).or_default().push(one);
         });
-        read.map_err(unreadable(place))?;
-        if !says_something && place != dir {
-            silent.push(place.to_owned());
+        match read {
+            Err(error) if place == dir => return Err(unreadable(dir)(error)),
+            // It is made with the first checkpoint.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(VerifyError::ReadCheckpoints { path: place.to_owned(), source: error });
+            }
+            _ if !says_something && place != dir => silent.push(place.to_owned()),
+            _ => {}
         }
     }
     for stated in stated.values_mut() {

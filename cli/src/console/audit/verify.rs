@@ -32,7 +32,9 @@ pub(in super::super) async fn verify(State(app): State<Shared>, visitor: Visitor
         Err(errors) => (None, Some(errors.to_string())),
         Ok(witnesses) => match reading(&app, move |folder, key| audit::verify_with(folder, key, &witnesses)).await? {
             Ok(summary) => (Some(summary), None),
-            Err(error @ VerifyError::Read { .. }) => (None, Some(crate::exit::chain(&error))),
+            Err(error @ (VerifyError::Read { .. } | VerifyError::ReadCheckpoints { .. })) => {
+                (None, Some(crate::exit::chain(&error)))
+            }
             Err(error) => (None, Some(error.to_string())),
         },
     };
