@@ -38,6 +38,10 @@ async fn a_link_to_a_session_is_made_for_the_user_who_was_asked_and_for_nobody_e
         assert!(code == Some(2) && told.contains("there is no such connect session"), "{nothing}: {told}");
     }
     assert_eq!(link("alice", id(&session)).0, Some(0));
+    for role in ["--operator", "--auditor"] {
+        let made = served::run(&stage.home(), &["console", "--print", role, "--connect", id(&session)]);
+        assert_eq!(made.status.code(), Some(2), "{role}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

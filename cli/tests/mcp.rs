@@ -378,6 +378,10 @@ async fn a_session_is_of_no_use_to_anyone_but_its_caller() {
     let newest = [&headers[..], &[("mcp-protocol-version", NEWEST), ("mcp-method", "no/such")]].concat();
     assert_eq!(raw(&stage, Method::POST, &newest, &nothing).await.status, StatusCode::NOT_FOUND);
     assert_eq!(raw(&stage, Method::POST, &headers, &list).await.status, StatusCode::OK, "it is still there");
+    // A place in a list that was never given out.
+    let further = json!({ "jsonrpc": "2.0", "id": 4, "method": "tools/list", "params": { "cursor": "2" } });
+    let answer = raw(&stage, Method::POST, &headers, &further).await;
+    assert!(answer.text().contains("-32602"), "{}", answer.text());
     let ended = raw(&stage, Method::DELETE, &headers, &Value::Null).await;
     assert!(ended.status.is_success(), "{}", ended.status);
     assert_eq!(raw(&stage, Method::POST, &headers, &list).await.status, StatusCode::NOT_FOUND);

@@ -157,11 +157,16 @@ impl Which {
             invocation: filtered("invocation", self.invocation.as_deref())?,
             connection: filtered("connection", self.connection.as_deref())?,
             explanation: filtered("explanation", self.explanation.as_deref())?,
-            since: filtered::<Timestamp>("since", self.since.as_deref())?,
-            until: filtered::<Timestamp>("until", self.until.as_deref())?,
+            since: moment("since", self.since.as_deref())?,
+            until: moment("until", self.until.as_deref())?,
             without_opened: !self.all,
         })
     }
+}
+
+fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
+    let no_moment = || Problem::new(Kind::BadRequest, format!("after the ?: {name}: write it as 2027-06-30T12:00:00Z"));
+    text.map(|text| text.parse().map_err(|_| no_moment())).transpose()
 }
 
 /// The audit log

@@ -73,7 +73,7 @@ impl From<QueryRejection> for Problem {
 }
 
 /// What is wrong, without the sentence before it that says what the program tried to do.
-fn without_preamble(text: &str) -> &str {
+pub(crate) fn without_preamble(text: &str) -> &str {
     text.split_once(": ").filter(|(preamble, _)| preamble.starts_with("Failed to ")).map_or(text, |(_, wrong)| wrong)
 }
 

@@ -24,6 +24,7 @@ use utoipa_axum::routes;
 
 use crate::serve::Shared;
 
+pub(crate) use body::without_preamble;
 pub(crate) use calls::Calls;
 
 /// The routes of the API.

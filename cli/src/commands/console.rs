@@ -45,7 +45,7 @@ pub(crate) struct Console {
     auditor: bool,
 
     /// Show this connect session then
-    #[arg(long, value_name = "SESSION", requires = "user")]
+    #[arg(long, value_name = "SESSION", requires = "user", conflicts_with_all = ["operator", "auditor"])]
     connect: Option<String>,
 
     /// Where browsers reach `clawcoil serve`; default: `public_url` or `listen` of serve.toml, or

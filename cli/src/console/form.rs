@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{BrowserSession, Trouble};
+use crate::api::without_preamble;
 use crate::serve::{Kind, Problem, Shared};
 
 /// A form that was sent from a page of this session, and who sent it. Its fields are texts.
@@ -35,9 +36,10 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Form<T> {
         let known = BrowserSession::of(app, request.headers())?;
         require_origin(request.headers())?;
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let axum::Form(Guarded { csrf, fields }) = axum::Form::<Guarded<T>>::from_request(request, app)
-            .await
-            .map_err(|rejection| Problem::new(Kind::BadRequest, rejection.body_text()))?;
+        let axum::Form(Guarded { csrf, fields }) =
+            axum::Form::<Guarded<T>>::from_request(request, app).await.map_err(|rejection| {
+                Problem::new(Kind::BadRequest, format!("the form: {}", without_preamble(&rejection.body_text())))
+            })?;
         let session = known.ok_or_else(|| Trouble::sign_in(&method, &uri))?;
         if !session.is_own_form(&csrf) {
             return Err(Problem::new(

@@ -148,9 +148,12 @@ impl ServerHandler for Server {
 
     async fn list_tools(
         &self,
-        _page: Option<PaginatedRequestParams>,
+        page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
+        if page.is_some_and(|page| page.cursor.is_some()) {
+            return Err(ErrorData::invalid_params("the tools are one page: no cursor was given out", None));
+        }
         let caller = self.sender(&context.extensions)?.caller;
         let tools = offered(self.host(), &caller).await.map_err(|problem| internal(&problem))?;
         let tools = tools.iter().map(Offered::describe).collect();
