@@ -212,7 +212,16 @@ fn a_place_without_a_checkpoint_of_this_log_proves_nothing() {
         assert!(agent.succeeds(&["audit", "verify"]).contains("has no checkpoint of this log"));
         assert!(agent.succeeds(&["doctor"]).contains("has no checkpoint of this log"));
     }
-    // What is there and can't be read is called by what it is.
+    // What is there and can't be read is called by what it is: a link that leads nowhere hides nothing.
+    std::fs::write(folder.path().join("5.checkpoint"), std::fs::read(&own).unwrap()).unwrap();
+    agent.succeeds(&["audit", "verify", "--against", folder.path().to_str().unwrap()]);
+    for name in ["0.checkpoint", "9.checkpoint"] {
+        let link = folder.path().join(name);
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        let told = agent.fails(&["audit", "verify", "--against", folder.path().to_str().unwrap()], 1);
+        assert!(told.contains("can't be read"), "{told}");
+        std::fs::remove_file(link).unwrap();
+    }
     let unreadable = format!("{own}/below");
     let told = agent.fails(&["audit", "verify", "--against", &unreadable], 1);
     assert!(told.contains(&format!("the checkpoints at {unreadable} can't be read")), "{told}");

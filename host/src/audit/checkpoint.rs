@@ -268,7 +268,10 @@ pub(super) fn read(
         let mut note_bad = |line, what| {
             bad.get_or_insert(BadCheckpoint { file: file.clone(), line, what });
         };
-        for note in Notes::of(BufReader::with_capacity(1 << 16, fs::File::open(&file)?)) {
+        let named = |error: io::Error| {
+            if file == place { error } else { io::Error::new(error.kind(), format!("{}: {error}", file.display())) }
+        };
+        for note in Notes::of(BufReader::with_capacity(1 << 16, fs::File::open(&file).map_err(named)?)) {
             let note = match note? {
                 Ok(note) => note,
                 Err(line) => {

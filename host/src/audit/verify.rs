@@ -186,8 +186,8 @@ pub fn verify_with(dir: &Path, key: &Key, witnesses: &[PathBuf]) -> Result<Summa
         });
         match read {
             Err(error) if place == dir => return Err(unreadable(dir)(error)),
-            // It is made with the first checkpoint.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            // A place that is not there yet is made with the first checkpoint.
+            Err(error) if error.kind() != io::ErrorKind::NotFound || place.symlink_metadata().is_ok() => {
                 return Err(VerifyError::ReadCheckpoints { path: place.to_owned(), source: error });
             }
             _ if !says_something && place != dir => silent.push(place.to_owned()),
