@@ -333,12 +333,15 @@ impl PermissionsFile {
             match self.explain(home, skill, user, name, now)? {
                 Explanation::Granted { service: has, rules, .. } => {
                     let reveals = has.use_ > service.use_;
-                    let sees = if reveals { ", and the skill may see the token" } else { "" };
-                    let by =
-                        if reveals { texts(rules) } else { texts(covered.clone().map_or(rules, |line| vec![line])) };
-                    self.notes.push(format!("{name} is granted to {user} already, by {}{sees}", by.join(", ")));
+                    let (sees, all) =
+                        (if reveals { ", and the skill may see the token" } else { "" }, texts(rules).join(", "));
+                    self.notes.push(match &covered {
+                        Some(line) if !reveals => format!("{name} is granted to {user} already, by {line}"),
+                        Some(_) => format!("{name} is granted to {user} already, by {all}{sees}"),
+                        None => format!("{name} is granted to {user} by {all} too{sees}"),
+                    });
                     let bounded = grant.rate.is_some() || grant.expires.is_some() || !service.accounts.is_empty();
-                    if reveals || bounded || covered.is_none() {
+                    if reveals || bounded {
                         self.notes.push(format!(
                             "Grants add up: to give less, run `clawcoil revoke {skill_name} --user {user} --service {name}` first"
                         ));

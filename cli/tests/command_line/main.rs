@@ -575,11 +575,16 @@ fn what_a_grant_gives_only_in_part_is_not_called_granted() {
         // The same again is there; all of it is not.
         assert!(agent.succeeds(&bounded(bounds)).contains("stays as it is"), "{bounds:?}");
         let told = agent.succeeds(&plain);
-        assert!(told.contains("Grants add up") && told.contains("[[grant]]"), "{told}");
+        assert!(told.contains("[[grant]]") && !told.contains("already") && !told.contains("add up"), "{told}");
         assert!(agent.succeeds(&plain).contains("stays as it is"));
         let told = agent.succeeds(&bounded(bounds));
         assert!(told.contains("Grants add up") && told.contains("stays as it is"), "{told}");
     }
+    // Fewer in a day are more at once.
+    std::fs::write(&permissions, &before).unwrap();
+    agent.succeeds(&bounded(&["--rate", "2/min"]));
+    assert!(agent.succeeds(&bounded(&["--rate", "100/h"])).contains("[[grant]]"));
+    assert!(agent.succeeds(&bounded(&["--rate", "1/min"])).contains("stays as it is"));
     // A hand-written one that lets the token go nowhere, or for one program alone.
     for line in
         ["clients = [\"cli\"]", "request = [{ origin = \"https://gmail.googleapis.com\", methods = [\"GET\"] }]"]
