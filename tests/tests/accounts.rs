@@ -2,10 +2,13 @@
 
 #![expect(clippy::panic, reason = "a test ends where something is not as it should be")]
 
-use clawcoil::host::InvokeError;
+use std::sync::{Arc, OnceLock};
+
+use clawcoil::host::{Host, InvokeError};
+use clawcoil::id::ConnectionId;
 use clawcoil::runtime::End;
-use clawcoil_tests::{GuestAgent, Upstream};
-use serde_json::json;
+use clawcoil_tests::{GuestAgent, Seen, Upstream};
+use serde_json::{Value, json};
 
 const MANIFEST: &str = "\
 [skill]
@@ -15,7 +18,7 @@ description = \"Try what it is told\"
 [[service]]
 name = \"github\"
 provider = \"github\"
-scopes = [\"repo\"]
+scopes = [\"repo\", \"gist\"]
 reason = \"to test\"
 [[service.request]]
 origin = \"https://api.github.com\"
@@ -36,21 +39,32 @@ fn grants(more: &[&str]) -> String {
     more.iter().map(grant).collect()
 }
 
-/// What a request of the skill carries under these grants, or which account is missing before it starts.
+async fn agent(grants: &str, server: &Upstream) -> GuestAgent {
+    let providers = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", server.origin());
+    GuestAgent::new("probe", MANIFEST, grants, &providers, &[]).await
+}
+
+async fn connect(agent: &GuestAgent, account: &str) -> ConnectionId {
+    agent.connect_account("alice", account, "github", &["repo"], &token(account)).await
+}
+
+/// The account whose token a request carried.
+fn carried(request: &Seen) -> String {
+    request.authorization().and_then(|token| token.rsplit('-').next()).unwrap_or_default().to_owned()
+}
+
+/// Which account a request of the skill is made with under these grants, or which is missing before it starts.
 async fn used(grants: &str, connected: &[&str]) -> Result<String, Option<String>> {
     let server = Upstream::plain().await;
-    let providers = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", server.origin());
-    let agent = GuestAgent::new("probe", MANIFEST, grants, &providers, &[]).await;
+    let agent = agent(grants, &server).await;
     for account in connected {
-        agent.connect_account("alice", account, "github", &["repo"], &token(account)).await;
+        connect(&agent, account).await;
     }
     let input = json!({ "method": "GET", "url": "https://api.github.com/user", "headers": [], "body": "" });
     match agent.call("fetch", &input).await {
         Ok(outcome) => {
             assert!(matches!(outcome.end, End::Value(_)), "{grants}{connected:?}: {:?}", outcome.end);
-            let seen = server.requests();
-            let carried = seen.first().and_then(|request| request.authorization()).unwrap_or_default();
-            Ok(carried.rsplit('-').next().unwrap_or_default().to_owned())
+            Ok(server.requests().first().map(carried).unwrap_or_default())
         }
         Err(InvokeError::ActionRequired(actions)) => {
             Err(actions.first().and_then(|action| action.account.as_ref()).map(ToString::to_string))
@@ -71,6 +85,8 @@ async fn where_no_account_is_named_the_one_that_the_grants_mean_first_and_that_i
         // A grant for one account beside one for any changes nothing.
         (vec![any, &work], &all, Ok("default")),
         (vec![any, &work], &["zoo"], Ok("zoo")),
+        // Where the default can't be told, the accounts that the other grants name are left.
+        (vec![any, &work], &["club", "work"], Ok("work")),
         // Another account beside the default does not take its place.
         (vec![&default, &work], &all, Ok("default")),
         (vec![&default, &zoo], &all, Ok("default")),
@@ -87,4 +103,44 @@ async fn where_no_account_is_named_the_one_that_the_grants_mean_first_and_that_i
         let turned: Vec<_> = lines.iter().rev().copied().collect();
         assert_eq!(used(&grants(&turned), connected).await, expected, "{turned:?} {connected:?}");
     }
+}
+
+#[tokio::test]
+async fn each_account_is_asked_for_the_scopes_of_its_own_grants() {
+    let other = grants(&["accounts = [\"club\"]"]).replace("scopes = [\"repo\"]\n", "scopes = [\"gist\"]\n");
+    let server = Upstream::plain().await;
+    let agent = agent(&format!("{other}{}", grants(&["accounts = [\"work\"]"])), &server).await;
+    connect(&agent, "work").await;
+    // The account that comes first is not there; the one that is needs no scope of the other's grant.
+    let input = json!({ "method": "GET", "url": "https://api.github.com/user", "headers": [], "body": "" });
+    let outcome = agent.call("fetch", &input).await.unwrap();
+    assert!(matches!(outcome.end, End::Value(_)), "{:?}", outcome.end);
+    assert_eq!(carried(&server.requests()[0]), "work");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_has_begun_with_one_account_does_not_go_on_with_another() {
+    let ending: Arc<OnceLock<(Arc<Host>, ConnectionId)>> = Arc::default();
+    let server = Upstream::start({
+        let ending = Arc::clone(&ending);
+        move |_| {
+            let (host, id) = ending.get().unwrap();
+            tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(host.connector().disconnect(*id)).unwrap()
+            });
+            (200, "{}".to_owned())
+        }
+    })
+    .await;
+    let agent = agent(&grants(&["accounts = [\"default\", \"work\"]"]), &server).await;
+    let default = connect(&agent, "default").await;
+    connect(&agent, "work").await;
+    assert!(ending.set((Arc::clone(&agent.host), default)).is_ok());
+    let input = json!({ "method": "GET", "url": "https://api.github.com/user" });
+    let outcome = agent.call("fetch-twice", &input).await.unwrap();
+    let End::Value(Value::Array(ends)) = outcome.end else { panic!("{:?}", outcome.end) };
+    assert_eq!(ends[0]["ok"]["status"], 200, "{ends:?}");
+    assert!(ends[1]["err"].is_string(), "{ends:?}");
+    assert_eq!(server.requests().iter().map(carried).collect::<Vec<_>>(), ["default"]);
+    assert_eq!(outcome.actions[0].account.as_ref().map(ToString::to_string).as_deref(), Some("default"));
 }

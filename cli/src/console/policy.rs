@@ -10,7 +10,7 @@ use clawcoil::diagnostic::{Line, Source};
 use clawcoil::host::Ready;
 use clawcoil::id::{Caller, Owner, ServiceName, SkillName, UserId};
 use clawcoil::policy::{Denial, Effective, Explanation, Permissions, Route, Target, Use};
-use clawcoil::vault::Found;
+use clawcoil::vault::{Found, State as ConnectionState};
 use serde::Deserialize;
 
 use super::browser::Visitor;
@@ -229,12 +229,11 @@ fn routed(
     let mut origins = BTreeMap::new();
     for declared in &ready.manifest.services {
         let Ok(granted) = effective.service(&declared.name) else { continue };
-        let accounts: Vec<_> = match &granted.accounts {
-            Some(accounts) => accounts.iter().map(Some).collect(),
-            None => vec![None],
-        };
-        for account in accounts {
-            if let Found::One(connection) = app.host.vault().find(&granted.owner, &granted.provider, account)? {
+        for account in granted.candidates() {
+            let found = app.host.vault().find(&granted.owner, &granted.provider, account.as_ref())?;
+            if let Found::One(connection) = found
+                && connection.state != ConnectionState::Unconfirmed
+            {
                 origins.extend(connection.api_origin.clone().map(|origin| (declared.name.clone(), origin)));
                 break;
             }

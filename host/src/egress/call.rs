@@ -193,20 +193,12 @@ impl Call {
         let selected =
             effective.token(service, scopes, account, audience, now).map_err(|denial| inner.denied(denial, None))?;
         let asked: BTreeSet<Scope> = scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
-        let wanted = match effective.service(&selected.service) {
-            Ok(service) if scopes.is_empty() => &service.scopes,
-            _ => &asked,
-        };
+        let found = effective.service(&selected.service).map_err(|denial| inner.denied(denial, None))?;
+        let wanted = (!scopes.is_empty()).then_some(&asked);
         let connection = inner
             .egress
             .credentials
-            .first_connection(
-                &selected.service,
-                &selected.owner,
-                &selected.provider,
-                selected.accounts.as_deref(),
-                wanted,
-            )
+            .first_connection(found, &selected.accounts, wanted, &mut |_| true)
             .map_err(|error| inner.failed(error.into()))?;
         let api_origin = inner.api_origin(&connection);
         let mut state = inner.state();
@@ -243,10 +235,10 @@ impl Call {
         let mut decided = 0;
         let released = loop {
             let effective = inner.effective();
-            let permit = effective
+            let mut permit = effective
                 .permit_reveal(&service, Some(&account), inner.egress.clock.now())
                 .map_err(|denial| inner.denied(denial, None))?;
-            inner.egress.rates.take(&permit, &*inner.egress.clock).map_err(|denial| inner.denied(denial, None))?;
+            inner.egress.rates.take(&mut permit, &*inner.egress.clock).map_err(|denial| inner.denied(denial, None))?;
             inner.renew_if_invalid(connection).await;
             // Before the token is there, so that no request of the same guest slips out between.
             inner.state().revealed.insert(service.clone());
@@ -342,14 +334,9 @@ impl Inner {
             .filter(|service| service.depends_on_connection())
             .filter_map(|service| {
                 let chosen = self.state().chosen.get(&service.name).cloned();
-                let accounts = chosen.map(|account| vec![account]);
-                let found = self.egress.credentials.first_connection(
-                    &service.name,
-                    &service.owner,
-                    &service.provider,
-                    accounts.as_deref().or(service.accounts.as_deref()),
-                    &BTreeSet::new(),
-                );
+                let candidates = chosen.map_or_else(|| service.candidates(), |account| vec![Some(account)]);
+                let credentials = &self.egress.credentials;
+                let found = credentials.first_connection(service, &candidates, Some(&BTreeSet::new()), &mut |_| true);
                 Some((service.name.clone(), self.api_origin(&*found.ok()?)?))
             })
             .collect()

@@ -1,14 +1,15 @@
 //! Where egress gets its tokens.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use crate::audit::Event;
-use crate::broker::{Broker, BrokerError, Reason, Released};
+use crate::broker::{Broker, BrokerError, NeededAction, Reason, Released};
 use crate::id::{AccountAlias, ConnectionId, Generation, Owner, ProviderId, Scope, ServiceName};
-use crate::policy::Permit;
+use crate::policy::{EffectiveService, Permit};
 use crate::vault::Connection;
 
 /// Gives out tokens against permits. [`Broker`] does; tests have their own.
@@ -24,27 +25,42 @@ pub trait Credentials: Send + Sync + 'static {
         scopes: &BTreeSet<Scope>,
     ) -> Result<Arc<Connection>, BrokerError>;
 
-    /// The connection of the first of these accounts that is connected; without a list, of the owner's default.
+    /// The connection that a service means where a skill names no account: of the first candidate that is connected and suits.
+    ///
+    /// An account that is connected and can't be used is an error, and none after it is used instead. `scopes`: those of each
+    /// account, if absent. Where all are connected and none suits, the answer is the first of them.
     fn first_connection(
         &self,
-        service: &ServiceName,
-        owner: &Owner,
-        provider: &ProviderId,
-        accounts: Option<&[AccountAlias]>,
-        scopes: &BTreeSet<Scope>,
+        service: &EffectiveService,
+        candidates: &[Option<AccountAlias>],
+        scopes: Option<&BTreeSet<Scope>>,
+        suits: &mut dyn FnMut(&Connection) -> bool,
     ) -> Result<Arc<Connection>, BrokerError> {
-        let mut missing = None;
-        for account in accounts.unwrap_or_default() {
-            match self.connection(service, owner, provider, Some(account), scopes) {
-                Err(BrokerError::ActionRequired(action))
-                    if matches!(action.reason, Reason::NotConnected | Reason::NotConfirmed) =>
-                {
-                    missing.get_or_insert(BrokerError::ActionRequired(action));
-                }
-                found => return found,
+        let (mut unsuited, mut missing) = (None, None::<Box<NeededAction>>);
+        for account in candidates.iter().map(Option::as_ref) {
+            let wanted = scopes.map_or_else(|| service.scopes_of(account), Cow::Borrowed);
+            match self.connection(&service.name, &service.owner, &service.provider, account, &wanted) {
+                Ok(connection) if suits(&connection) => return Ok(connection),
+                Ok(connection) => unsuited = unsuited.or(Some(connection)),
+                Err(BrokerError::ActionRequired(action)) => match (action.reason, &missing) {
+                    // To confirm what was connected is less than to connect another.
+                    (Reason::NotConfirmed, Some(known)) if known.reason == Reason::NotConnected => {
+                        missing = Some(action);
+                    }
+                    (Reason::NotConnected | Reason::NotConfirmed | Reason::AccountNotChosen, _) => {
+                        missing = missing.or(Some(action));
+                    }
+                    _ => return Err(BrokerError::ActionRequired(action)),
+                },
+                Err(error) => return Err(error),
             }
         }
-        missing.map_or_else(|| self.connection(service, owner, provider, None, scopes), Err)
+        match (missing, unsuited) {
+            (Some(action), _) => Err(BrokerError::ActionRequired(action)),
+            (None, Some(connection)) => Ok(connection),
+            // There is no candidate where nothing is granted, which policy says.
+            (None, None) => self.connection(&service.name, &service.owner, &service.provider, None, &service.scopes),
+        }
     }
 
     /// The access token that the permit allows, fresh. The audit entry leaves the process before this returns.

@@ -11,7 +11,7 @@ use crate::audit::{Decision, Event, EventKind};
 use crate::broker::Released;
 use crate::id::{AccountAlias, ConnectionId, Owner, ProviderId, ServiceName};
 use crate::net::{self, AddressRules, Answer, Endpoint, NetError, PoolKey, SendLimits};
-use crate::policy::{Effective, EffectiveService, Origin, Permit, Placement, Route, Scheme, Target};
+use crate::policy::{DenialCode, Effective, EffectiveService, Origin, Permit, Placement, Route, Scheme, Target};
 use crate::vault::Connection;
 
 use super::body::{self, MOST_BUFFERED, Outgoing};
@@ -94,8 +94,8 @@ impl Call {
                 if inner.has_revealed(&service) {
                     let found = effective.service(&service).map_err(|denial| inner.deny(denial, &asked.target))?;
                     // The grant must hold now, and its rate counts, as for a release.
-                    let (permit, _) = inner.permit(&effective, found, &asked.target, None)?;
-                    let rates = inner.egress.rates.take(&permit, &*inner.egress.clock);
+                    let (mut permit, _) = inner.permit(&effective, found, &asked.target, None)?;
+                    let rates = inner.egress.rates.take(&mut permit, &*inner.egress.clock);
                     rates.map_err(|denial| inner.deny(denial, &asked.target))?;
                     let stand_in = inner.stand_in(&found.provider, asked.target.origin());
                     return inner.send_plain(asked, rule.to_string(), stand_in).await;
@@ -220,7 +220,7 @@ impl Inner {
         loop {
             let effective = self.effective();
             let found = effective.service(&service).map_err(|denial| self.deny(denial, &asked.target))?;
-            let (permit, connection) = self.permit(&effective, found, &asked.target, bound.as_ref())?;
+            let (mut permit, connection) = self.permit(&effective, found, &asked.target, bound.as_ref())?;
             if let Some(bound) = &bound {
                 let slots = asked.carrier.check(&bound.placeholder, &found.slots);
                 slots.map_err(|error| self.refuse(error.to_string(), &asked.target))?;
@@ -235,7 +235,10 @@ impl Inner {
                     return Err(EgressError::BodyTooLarge(MOST_BUFFERED));
                 }
             }
-            self.egress.rates.take(&permit, &*self.egress.clock).map_err(|denial| self.deny(denial, &asked.target))?;
+            self.egress
+                .rates
+                .take(&mut permit, &*self.egress.clock)
+                .map_err(|denial| self.deny(denial, &asked.target))?;
             self.renew_if_invalid(connection.id).await;
             let mut event = self.event_of(EventKind::Released, &permit);
             event.origin = Some(asked.target.origin().to_string());
@@ -328,23 +331,39 @@ impl Inner {
             None => self.state().chosen.get(&found.name).cloned(),
         };
         let now = self.egress.clock.now();
-        let accounts = match chosen {
-            Some(account) => Some(vec![account]),
-            None => effective.accounts(&found.name, target, now),
+        let ask = |account: Option<&AccountAlias>, connection: Option<&Connection>| {
+            let api_origin = connection.and_then(|connection| self.api_origin(connection));
+            effective.permit_inject(&found.name, target, account, api_origin.as_ref(), now)
         };
-        let connection = self
-            .egress
-            .credentials
-            .first_connection(&found.name, &found.owner, &found.provider, accounts.as_deref(), &found.scopes)
-            .map_err(|error| self.failed(error.into()));
-        // Policy speaks first: a request that it refuses tells nothing of who is connected.
-        let api_origin = connection.as_ref().ok().and_then(|connection| self.api_origin(connection));
-        let first = || accounts.as_ref().and_then(|accounts| accounts.first());
-        let account = connection.as_ref().ok().map(|connection| &connection.account).or_else(first);
-        let permit = effective
-            .permit_inject(&found.name, target, account, api_origin.as_ref(), now)
-            .map_err(|denial| self.deny(denial, target))?;
-        let connection = connection?;
+        let candidates = chosen.as_ref().map_or_else(|| found.candidates(), |account| vec![Some(account.clone())]);
+        let (mut permitted, mut refused) = (None, None);
+        let connection = self.egress.credentials.first_connection(found, &candidates, None, &mut |connection| {
+            match ask(Some(&connection.account), Some(connection)) {
+                Ok(permit) => permitted = Some(permit),
+                Err(denial) => refused = refused.take().or(Some(denial)),
+            }
+            permitted.is_some()
+        });
+        let (permit, connection) = match (permitted, connection) {
+            (Some(permit), Ok(connection)) => (permit, connection),
+            // Policy speaks first: a request that it refuses tells nothing of who is connected.
+            (_, connection) => {
+                let denial = match (refused, ask(chosen.as_ref(), None)) {
+                    (Some(denial), _) if denial.code != DenialCode::AccountNotGranted => Some(denial),
+                    (_, Err(denial)) => Some(denial),
+                    (refused, Ok(_)) => refused.filter(|_| connection.is_ok()),
+                };
+                return Err(match (denial, connection) {
+                    (Some(denial), _) => self.deny(denial, target),
+                    (None, Err(error)) => self.failed(error.into()),
+                    (None, Ok(_)) => self.refuse("no account is meant by this request".to_owned(), target),
+                });
+            }
+        };
+        if chosen.is_none() {
+            // A call that has begun with one account does not go on with another.
+            self.state().chosen.insert(found.name.clone(), connection.account.clone());
+        }
         if bound.is_some_and(|bound| bound.connection != connection.id) {
             let message = "the placeholder's account was connected anew since; ask for a token again".to_owned();
             return Err(self.refuse(message, target));

@@ -171,14 +171,7 @@ impl Host {
     fn require_connections(&self, effective: &Effective) -> Result<(), InvokeError> {
         let mut actions = Vec::new();
         for service in effective.required() {
-            let accounts = service.accounts.as_deref();
-            match self.broker.first_connection(
-                &service.name,
-                &service.owner,
-                &service.provider,
-                accounts,
-                &service.scopes,
-            ) {
+            match self.broker.first_connection(service, &service.candidates(), None, &mut |_| true) {
                 Ok(_) => {}
                 Err(BrokerError::ActionRequired(action)) => actions.push(*action),
                 Err(error) => return Err(InvokeError::Broker(error)),

@@ -50,8 +50,8 @@ pub struct Selected {
     pub owner: Owner,
     /// At which provider.
     pub provider: ProviderId,
-    /// Which accounts it may be, the first choice first; absent: the owner's default, whatever its alias.
-    pub accounts: Option<Vec<AccountAlias>>,
+    /// Which accounts may be meant, the first choice first. `None` among them: the owner's default, whatever its alias.
+    pub accounts: Vec<Option<AccountAlias>>,
     /// The grant that decided.
     pub rule: Line,
 }
@@ -190,8 +190,8 @@ impl Effective {
             return Err(self.refuse_account(service, account.unwrap_or_default()));
         };
         let accounts = match account.and_then(|account| account.parse().ok()) {
-            Some(account) => Some(vec![account]),
-            None => accounts(with_audience.iter().copied()),
+            Some(account) => vec![Some(account)],
+            None => candidates(with_audience.iter().copied()),
         };
         Ok(Selected {
             service: name.clone(),
@@ -200,15 +200,6 @@ impl Effective {
             accounts,
             rule: granted.line.clone(),
         })
-    }
-
-    /// Which accounts are meant by a request to this destination that names none, the first choice first. `None`: the owner's
-    /// default, whatever its alias. Nothing is decided by it.
-    pub fn accounts(&self, service: &ServiceName, target: &Target, now: Timestamp) -> Option<Vec<AccountAlias>> {
-        let service = self.find(service.as_str()).ok()?;
-        // Where the API of the connection lives is known when the account is: until then, it could be there.
-        let own = Some(target.origin());
-        accounts(service.granted.iter().filter(|granted| granted.holds(now) && admits(granted, target, own)))
     }
 
     /// Where a request may go: to the one service that claims its destination, or out as it is.
@@ -377,14 +368,14 @@ impl Effective {
         if live.is_empty() {
             return Err(self.refuse_expired(service));
         }
-        let first = || accounts(live.iter().copied()).and_then(|accounts| accounts.into_iter().next());
+        let first = || candidates(live.iter().copied()).into_iter().next().flatten();
         let account = account.cloned().or_else(first);
-        let admits = |granted: &&Arc<Granted>| match &account {
-            Some(account) => gives(granted, account.as_str()),
-            None => granted.grant.accounts.is_none(),
-        };
-        match live.into_iter().find(admits) {
-            Some(granted) => Ok(Permit::new(Arc::clone(granted), account, purpose())),
+        let mut giving = live.into_iter().filter(|granted| granted.gives(account.as_ref()));
+        match giving.next() {
+            Some(granted) => {
+                let others = giving.cloned().collect();
+                Ok(Permit::new(Arc::clone(granted), others, account, purpose()))
+            }
             None => Err(self.refuse_account(service, account.as_ref().map_or("", AccountAlias::as_str))),
         }
     }
@@ -554,7 +545,7 @@ fn admits(granted: &Granted, target: &Target, api_origin: Option<&Origin>) -> bo
     }
 }
 
-/// Whether a grant is for this account, among others.
+/// Whether a grant is for this account, among others, in a skill's words.
 fn gives(granted: &Granted, account: &str) -> bool {
     match &granted.grant.accounts {
         None => account.parse::<AccountAlias>().is_ok(),
@@ -562,17 +553,23 @@ fn gives(granted: &Granted, account: &str) -> bool {
     }
 }
 
-/// Which accounts are meant where none is named: those of all these grants, the first choice first. A list with `default` comes
-/// before the others, and those in alphabetical order. `None`: one of the grants is for any.
-pub(super) fn accounts<'g>(granted: impl IntoIterator<Item = &'g Arc<Granted>>) -> Option<Vec<AccountAlias>> {
-    let mut lists: Vec<&Vec<AccountAlias>> =
-        granted.into_iter().map(|granted| granted.grant.accounts.as_ref()).collect::<Option<_>>()?;
-    lists.sort_by_key(|list| (!list.iter().any(AccountAlias::is_default), *list));
-    let mut all = Vec::new();
-    for account in lists.into_iter().flatten() {
-        if !all.contains(account) {
-            all.push(account.clone());
+/// Which accounts may be meant where none is named, the first choice first. Where one of these grants is for any, the owner's
+/// default comes first (`None`). Then the accounts that the others list: a list with `default` before those without, and those
+/// in alphabetical order.
+pub(super) fn candidates<'g>(granted: impl IntoIterator<Item = &'g Arc<Granted>>) -> Vec<Option<AccountAlias>> {
+    let (mut all, mut lists) = (Vec::new(), Vec::new());
+    for granted in granted {
+        match &granted.grant.accounts {
+            None if all.is_empty() => all.push(None),
+            None => {}
+            Some(list) => lists.push(list),
         }
     }
-    (!all.is_empty()).then_some(all)
+    lists.sort_by_key(|list| (!list.iter().any(AccountAlias::is_default), *list));
+    for account in lists.into_iter().flatten() {
+        if !all.iter().flatten().any(|known| known == account) {
+            all.push(Some(account.clone()));
+        }
+    }
+    all
 }

@@ -1,10 +1,11 @@
 //! What follows from manifest and permissions for one caller: declared ∩ granted, and a forbid wins.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::decide::{Effective, Inner, accounts};
+use super::decide::{Effective, Inner, candidates};
 use super::denial::{Culprit, DenialCode};
 use super::forbid::{Forbid, What};
 use super::grant::{Allowed, Grant, ServiceGrant};
@@ -32,8 +33,7 @@ pub struct Skill<'a> {
 pub struct Policy {
     permissions: Permissions,
     providers: BTreeMap<ProviderId, Arc<ProviderFacts>>,
-    /// The ones that may be used most often first, then by what they say: their order in the files does not matter, and one more
-    /// grant never makes anything rarer.
+    /// The ones that may be used most often first, then by what they say: their order in the files does not matter.
     grants: BTreeMap<SkillName, Vec<Grant>>,
     hash: Digest,
 }
@@ -155,6 +155,11 @@ impl Granted {
     pub(super) fn holds(&self, now: Timestamp) -> bool {
         self.ends.is_none_or(|ends| now < ends)
     }
+
+    /// Whether it is for this account, among others; `None`: for the owner's default, whatever its alias.
+    pub(super) fn gives(&self, account: Option<&AccountAlias>) -> bool {
+        self.grant.accounts.as_ref().is_none_or(|accounts| account.is_some_and(|account| accounts.contains(account)))
+    }
 }
 
 /// Why a grant or all of them don't apply.
@@ -229,6 +234,21 @@ impl EffectiveService {
     /// Where the credential may go, for people: what the manifest declares of what the grants let through.
     pub fn requests(&self) -> Vec<RequestRule> {
         self.declared.requests.iter().filter_map(|rule| let_through(rule, &self.granted)).collect()
+    }
+
+    /// Which accounts may be meant where none is named, the first choice first. `None` among them: the owner's default, whatever
+    /// its alias.
+    pub fn candidates(&self) -> Vec<Option<AccountAlias>> {
+        candidates(&self.granted)
+    }
+
+    /// The scopes of those grants that are for this account; `None`: the owner's default.
+    pub fn scopes_of(&self, account: Option<&AccountAlias>) -> Cow<'_, BTreeSet<Scope>> {
+        if self.granted.len() < 2 {
+            return Cow::Borrowed(&self.scopes);
+        }
+        let giving = self.granted.iter().filter(|granted| granted.gives(account));
+        Cow::Owned(giving.flat_map(|granted| &granted.scopes).cloned().collect())
     }
 
     /// Whether the manifest says `{api_origin}`, so that where requests go depends on the connection.
@@ -475,7 +495,7 @@ fn summary(
         owner: first.owner.clone(),
         scopes: granted.iter().flat_map(|each| &each.scopes).cloned().collect(),
         use_,
-        accounts: accounts(granted),
+        accounts: candidates(granted).into_iter().collect(),
         optional: declared.optional,
         reason: declared.reason.clone(),
         select: declared.select,

@@ -82,7 +82,7 @@ impl Grant {
         let for_all = || self.clients.contains(&Pattern::everything());
         let clients = if wanted.clients.is_empty() { for_all() } else { named(&self.clients, &wanted.clients) };
         let version = self.digest.is_none() || self.digest == wanted.digest;
-        let often = Rate::generosity(self.rate) >= Rate::generosity(wanted.rate);
+        let often = Rate::covers(self.rate, wanted.rate);
         let long = self.ends.is_none_or(|ends| wanted.expires.and_then(day_after).is_some_and(|other| ends >= other));
         let requests = |rules: &[RequestRule]| {
             wanted.requests.iter().all(|rule| rules.iter().any(|known| known.to_string() == rule.to_string()))

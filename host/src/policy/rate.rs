@@ -37,9 +37,18 @@ impl Rate {
         u64::from(self.count) * (86_400 / self.period().as_secs())
     }
 
-    /// Of two grants that differ in this alone, the one with more lets more through: in a day, then at once.
+    /// What is tried first: the rate that lets more through in a day, then at once.
     pub(super) fn generosity(rate: Option<Self>) -> (u64, u32) {
         rate.map_or((u64::MAX, u32::MAX), |rate| (rate.per_day(), rate.count))
+    }
+
+    /// Whether all that another rate lets through is let through by this one.
+    pub(super) fn covers(rate: Option<Self>, other: Option<Self>) -> bool {
+        match (rate, other) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(rate), Some(other)) => rate.per_day() >= other.per_day() && rate.count >= other.count,
+        }
     }
 
     fn period(self) -> Duration {
@@ -105,12 +114,32 @@ impl Rates {
         Self::default()
     }
 
-    /// Counts one use of the permit's grant by the permit's user.
+    /// Counts one use by the permit's user: of the permit's grant, or where that is used up, of another grant that allows the
+    /// same. The permit is then by that one.
     ///
     /// # Errors
     ///
-    /// The rate is used up; the denial says when to try again.
-    pub fn take(&self, permit: &Permit, clock: &dyn Clock) -> Result<(), Denial> {
+    /// The rates of all are used up; the denial says when to try again.
+    pub fn take(&self, permit: &mut Permit, clock: &dyn Clock) -> Result<(), Denial> {
+        let mut soonest = match self.take_of(permit, clock) {
+            Ok(()) => return Ok(()),
+            Err(denial) => denial,
+        };
+        for skip in 0.. {
+            let Some(other) = permit.by_another(skip) else { break };
+            match self.take_of(&other, clock) {
+                Ok(()) => {
+                    *permit = other;
+                    return Ok(());
+                }
+                Err(denial) if denial.retry_after < soonest.retry_after => soonest = denial,
+                Err(_) => {}
+            }
+        }
+        Err(soonest)
+    }
+
+    fn take_of(&self, permit: &Permit, clock: &dyn Clock) -> Result<(), Denial> {
         let Some(rate) = permit.rate() else { return Ok(()) };
         let now = clock.monotonic();
         let step = rate.period() / rate.count;

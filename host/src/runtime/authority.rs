@@ -36,7 +36,7 @@ pub struct TokenRequest<'a> {
     pub service: &'a str,
     /// The scopes; empty for all that the manifest declares.
     pub scopes: &'a [String],
-    /// The account by its alias; absent for the caller's default.
+    /// The account by its alias; absent for the one that the operator's grants mean first.
     pub account: Option<&'a str>,
     /// The audience for a narrower token.
     pub audience: Option<&'a str>,

@@ -402,7 +402,7 @@ fn each_filter_finds_what_it_names_and_nothing_else() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 4))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.div_ceil(4)))]
 
     #[test]
     fn what_is_exported_gives_the_files_back(details in prop::collection::vec(any::<String>(), 0..12), logs in 1_usize..4) {

@@ -310,7 +310,7 @@ fn of_service(effective: &Effective, name: &ServiceName, asked: &Service, at: Ti
                     atoms.insert(Atom::Token { scopes, account, audience });
                     atoms.insert(Atom::Owner { agent: selected.owner == Owner::Agent });
                     if alias.is_none() {
-                        atoms.extend(selected.accounts.into_iter().flatten().next().map(Atom::Default));
+                        atoms.extend(selected.accounts.into_iter().next().flatten().map(Atom::Default));
                     }
                 }
             }

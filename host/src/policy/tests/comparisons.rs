@@ -107,7 +107,7 @@ fn addresses_limits_and_skills_that_nobody_knows_are_told() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 10))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.div_ceil(10)))]
 
     /// The questions of the other properties were written without regard to how a comparison asks.
     #[test]

@@ -161,12 +161,12 @@ fn two_grants_never_add_up_to_what_neither_gives() {
 fn an_account_that_the_grant_does_not_name_is_refused_and_the_first_is_the_default() {
     let effective = effective(&gmail(&format!("{SEND}\naccounts = [\"work\", \"club\"]")), "alice");
     let ask = |account| effective.token("gmail", &[], account, None, now());
-    assert_eq!(ask(None).unwrap().accounts, Some(vec![account("work"), account("club")]));
-    assert_eq!(ask(Some("club")).unwrap().accounts, Some(vec![account("club")]));
+    assert_eq!(ask(None).unwrap().accounts, [Some(account("work")), Some(account("club"))]);
+    assert_eq!(ask(Some("club")).unwrap().accounts, [Some(account("club"))]);
     assert_eq!(ask(Some("home")).unwrap_err().code, DenialCode::AccountNotGranted);
     assert_eq!(ask(Some("no such/../account")).unwrap_err().code, DenialCode::AccountNotGranted);
     let free = super::effective(&gmail(SEND), "alice");
-    assert_eq!(free.token("gmail", &[], None, None, now()).unwrap().accounts, None);
+    assert_eq!(free.token("gmail", &[], None, None, now()).unwrap().accounts, [None]);
     assert_eq!(
         free.token("gmail", &[], Some("bad name"), None, now()).unwrap_err().code,
         DenialCode::AccountNotGranted
@@ -388,9 +388,9 @@ fn a_rate_is_counted_by_user_and_grant_and_refills() {
     let rates = Rates::new();
     let take = |user: &str| {
         let effective = effective(&text, user);
-        let permit =
-            effective.permit_inject(&name("gmail"), &post("https://gmail.example/send"), None, None, now()).unwrap();
-        rates.take(&permit, &clock)
+        let target = post("https://gmail.example/send");
+        let mut permit = effective.permit_inject(&name("gmail"), &target, None, None, now()).unwrap();
+        rates.take(&mut permit, &clock)
     };
     for _ in 0..3 {
         take("alice").unwrap();
@@ -406,6 +406,29 @@ fn a_rate_is_counted_by_user_and_grant_and_refills() {
         take("alice").unwrap();
     }
     assert!(take("alice").is_err());
+}
+
+#[test]
+fn where_the_rate_of_one_grant_is_used_up_another_that_allows_the_same_is_used() {
+    let rate = |rate: &str, more: &str| gmail(&format!("{SEND}\nrate = \"{rate}\"\n{more}"));
+    // Oftener in a day comes first; a grant for another account does not count.
+    let text = [rate("3/h", ""), rate("1/min", ""), rate("100/min", "accounts = [\"home\"]")].concat();
+    let (clock, rates, target) = (ManualClock::at(now()), Rates::new(), post("https://gmail.example/send"));
+    let take = || {
+        let work = account("work");
+        let effective = effective(&text, "alice");
+        let mut permit = effective.permit_inject(&name("gmail"), &target, Some(&work), None, now()).unwrap();
+        rates.take(&mut permit, &clock).map(|()| permit.rate().unwrap().to_string())
+    };
+    assert_eq!(take().unwrap(), "1/min");
+    for _ in 0..3 {
+        assert_eq!(take().unwrap(), "3/h");
+    }
+    let denial = take().unwrap_err();
+    assert_eq!((denial.code, denial.retry_after), (DenialCode::RateExceeded, Some(Duration::from_mins(1))));
+    clock.advance(Duration::from_mins(1));
+    assert_eq!(take().unwrap(), "1/min");
+    assert!(take().is_err());
 }
 
 #[test]

@@ -92,7 +92,7 @@ const TRIED: [(&str, &str); 5] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 6))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.div_ceil(6)))]
 
     #[test]
     fn what_was_tried_is_allowed_with_the_lines_and_nothing_that_was_not(

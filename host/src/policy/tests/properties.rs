@@ -157,7 +157,7 @@ pub(super) fn rules() -> impl Strategy<Value = Vec<String>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 6))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.div_ceil(6)))]
 
     #[test]
     fn adding_a_forbid_never_allows_more(rules in rules(), forbid in a_forbid()) {

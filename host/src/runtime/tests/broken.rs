@@ -28,7 +28,7 @@ async fn a_component_with_a_hundred_thousand_exports_is_refused() {
 const MAIL: &str = include_str!("../../../tests/golden/arguments/mail.wat");
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 2))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.div_ceil(2)))]
 
     #[test]
     fn bytes_that_are_no_component_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..200), header: bool) {
