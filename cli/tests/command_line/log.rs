@@ -212,6 +212,12 @@ fn a_place_without_a_checkpoint_of_this_log_proves_nothing() {
         assert!(agent.succeeds(&["audit", "verify"]).contains("has no checkpoint of this log"));
         assert!(agent.succeeds(&["doctor"]).contains("has no checkpoint of this log"));
     }
+    // Nor does what is no file keep anybody waiting.
+    let pipe = folder.path().join("7.checkpoint");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let told = agent.fails(&["audit", "verify", "--against", folder.path().to_str().unwrap()], 1);
+    assert!(told.contains("7.checkpoint: this is no file"), "{told}");
+    std::fs::remove_file(pipe).unwrap();
     // What is there and can't be read is called by what it is: a link that leads nowhere hides nothing.
     std::fs::write(folder.path().join("5.checkpoint"), std::fs::read(&own).unwrap()).unwrap();
     agent.succeeds(&["audit", "verify", "--against", folder.path().to_str().unwrap()]);
