@@ -40,8 +40,12 @@ fn grants(more: &[&str]) -> String {
 }
 
 async fn agent(grants: &str, server: &Upstream) -> GuestAgent {
+    agent_with(MANIFEST, grants, server).await
+}
+
+async fn agent_with(manifest: &str, grants: &str, server: &Upstream) -> GuestAgent {
     let providers = format!("[provider.github.override]\n\"https://api.github.com\" = \"{}\"\n", server.origin());
-    GuestAgent::new("probe", MANIFEST, grants, &providers, &[]).await
+    GuestAgent::new("probe", manifest, grants, &providers, &[]).await
 }
 
 async fn connect(agent: &GuestAgent, account: &str) -> ConnectionId {
@@ -143,4 +147,39 @@ async fn a_call_that_has_begun_with_one_account_does_not_go_on_with_another() {
     assert!(ends[1]["err"].is_string(), "{ends:?}");
     assert_eq!(server.requests().iter().map(carried).collect::<Vec<_>>(), ["default"]);
     assert_eq!(outcome.actions[0].account.as_ref().map(ToString::to_string).as_deref(), Some("default"));
+}
+
+#[tokio::test]
+async fn an_account_that_may_not_go_there_does_not_stand_in_the_way_of_one_that_may_and_is_not_told_of() {
+    let request =
+        |method: &str| format!("request = [{{ origin = \"https://api.github.com\", methods = [\"{method}\"] }}]");
+    let mut first = grants(&[&format!("accounts = [\"default\"]\n{}", request("POST"))]);
+    first = first.replace("scopes = [\"repo\"]\n", "scopes = [\"gist\"]\n");
+    let second = grants(&[&format!("accounts = [\"work\"]\n{}", request("GET"))]);
+    let manifest = MANIFEST.replace("reason =", "optional = true\nreason =");
+    let input = json!({ "method": "GET", "url": "https://api.github.com/user", "headers": [], "body": "" });
+
+    // The default account lacks what only its own grant asks for.
+    let server = Upstream::plain().await;
+    let agent = agent_with(&manifest, &format!("{first}{second}"), &server).await;
+    connect(&agent, "default").await;
+    let outcome = agent.call("fetch", &input).await.unwrap();
+    assert!(matches!(outcome.end, End::ToolError(_)), "{:?}", outcome.end);
+    assert_eq!(outcome.actions[0].account.as_ref().map(ToString::to_string).as_deref(), Some("work"));
+    connect(&agent, "work").await;
+    let outcome = agent.call("fetch", &input).await.unwrap();
+    assert!(matches!(outcome.end, End::Value(_)), "{:?}", outcome.end);
+    assert_eq!(carried(&server.requests()[0]), "work");
+
+    // A grant for any account that goes elsewhere tells nothing of which are connected.
+    let any = grants(&[&request("POST")]);
+    let server = Upstream::plain().await;
+    let agent = agent_with(&manifest, &format!("{any}{second}"), &server).await;
+    for account in ["club", "home"] {
+        connect(&agent, account).await;
+    }
+    let outcome = agent.call("fetch", &input).await.unwrap();
+    let words = format!("{:?}", outcome.end);
+    assert!(matches!(outcome.end, End::ToolError(_)) && words.contains("work"), "{words}");
+    assert!(!words.contains("club") && !words.contains("home"), "{words}");
 }

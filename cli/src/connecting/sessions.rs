@@ -119,7 +119,7 @@ impl Sessions {
             let before = app.host.vault().connections(Some(&owner))?;
             let before = before.iter().filter(|c| c.provider == action.provider && c.account == account);
             let mut scopes: BTreeSet<Scope> = before.flat_map(|connection| connection.scopes.iter().cloned()).collect();
-            scopes.extend(service.scopes.iter().cloned());
+            scopes.extend(service.scopes_of(Some(&account)).iter().cloned());
             scopes.extend(action.missing_scopes.iter().cloned());
             let new = NewSession {
                 client: caller.client.clone(),

@@ -128,9 +128,12 @@ pub(super) struct State {
     pub(super) handles: Vec<Handle>,
     pub(super) placeholders: Placeholders<u64>,
     /// The account that the guest asked for last, for requests that say no account.
-    pub(super) chosen: HashMap<ServiceName, AccountAlias>,
+    chosen: HashMap<ServiceName, AccountAlias>,
+    /// Which account was meant where none was named: a call that has begun with one does not go on with another.
+    meant: HashMap<ServiceName, AccountAlias>,
     pub(super) known: Vec<Known>,
-    pub(super) revealed: BTreeSet<ServiceName>,
+    /// Whose tokens the guest has seen.
+    pub(super) revealed: BTreeSet<(ServiceName, AccountAlias)>,
     /// The guest said that the API refused this generation.
     pub(super) invalid: HashMap<ConnectionId, Generation>,
     refusals: Refusals,
@@ -139,6 +142,18 @@ pub(super) struct State {
     /// What was refused after that.
     further: Further,
     pub(super) touched: Touched,
+}
+
+impl State {
+    /// The account for requests that say none, once that is known.
+    pub(super) fn account(&self, service: &ServiceName) -> Option<AccountAlias> {
+        self.chosen.get(service).or_else(|| self.meant.get(service)).cloned()
+    }
+
+    /// Takes this account as the one that is meant where none is named. `false`: it is another already.
+    pub(super) fn means(&mut self, service: &ServiceName, account: &AccountAlias) -> bool {
+        self.meant.entry(service.clone()).or_insert_with(|| account.clone()) == account
+    }
 }
 
 impl Call {
@@ -152,6 +167,7 @@ impl Call {
             handles: Vec::new(),
             placeholders: Placeholders::default(),
             chosen: HashMap::new(),
+            meant: HashMap::new(),
             known: Vec::new(),
             revealed: BTreeSet::new(),
             invalid: HashMap::new(),
@@ -190,8 +206,11 @@ impl Call {
         let inner = &*self.0;
         let effective = inner.effective();
         let now = inner.egress.clock.now();
+        let is_of = |(name, _): &(&ServiceName, &AccountAlias)| name.as_str() == service;
+        let meant = inner.state().meant.iter().find(is_of).map(|(_, account)| account.clone());
+        let which = account.or(meant.as_ref().map(AccountAlias::as_str));
         let selected =
-            effective.token(service, scopes, account, audience, now).map_err(|denial| inner.denied(denial, None))?;
+            effective.token(service, scopes, which, audience, now).map_err(|denial| inner.denied(denial, None))?;
         let asked: BTreeSet<Scope> = scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
         let found = effective.service(&selected.service).map_err(|denial| inner.denied(denial, None))?;
         let wanted = (!scopes.is_empty()).then_some(&asked);
@@ -202,6 +221,10 @@ impl Call {
             .map_err(|error| inner.failed(error.into()))?;
         let api_origin = inner.api_origin(&connection);
         let mut state = inner.state();
+        if account.is_none() && !state.means(&selected.service, &connection.account) {
+            drop(state);
+            return self.get_token(service, scopes, account, audience);
+        }
         let id = state.handles.len() as u64;
         state.chosen.insert(selected.service.clone(), connection.account.clone());
         state.handles.push(Handle {
@@ -235,13 +258,13 @@ impl Call {
         let mut decided = 0;
         let released = loop {
             let effective = inner.effective();
-            let mut permit = effective
+            let permit = effective
                 .permit_reveal(&service, Some(&account), inner.egress.clock.now())
                 .map_err(|denial| inner.denied(denial, None))?;
-            inner.egress.rates.take(&mut permit, &*inner.egress.clock).map_err(|denial| inner.denied(denial, None))?;
+            inner.egress.rates.take(&permit, &*inner.egress.clock).map_err(|denial| inner.denied(denial, None))?;
             inner.renew_if_invalid(connection).await;
             // Before the token is there, so that no request of the same guest slips out between.
-            inner.state().revealed.insert(service.clone());
+            inner.state().revealed.insert((service.clone(), account.clone()));
             let event = inner.event_of(EventKind::Revealed, &permit);
             let released = inner.egress.credentials.release(&permit, connection, event).await;
             let released = released.map_err(|error| inner.failed(error.into()))?;
@@ -333,7 +356,7 @@ impl Inner {
             .granted()
             .filter(|service| service.depends_on_connection())
             .filter_map(|service| {
-                let chosen = self.state().chosen.get(&service.name).cloned();
+                let chosen = self.state().account(&service.name);
                 let candidates = chosen.map_or_else(|| service.candidates(), |account| vec![Some(account)]);
                 let credentials = &self.egress.credentials;
                 let found = credentials.first_connection(service, &candidates, Some(&BTreeSet::new()), &mut |_| true);

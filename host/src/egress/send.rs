@@ -1,5 +1,6 @@
 //! The way of one request.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -89,16 +90,16 @@ impl Call {
         let route = effective.route(&asked.target, &inner.api_origins(&effective));
         match route.map_err(|denial| inner.deny(denial, &asked.target))? {
             Route::Plain { rule } => inner.send_plain(asked, rule.to_string(), None).await,
-            Route::Service { service, rule } => {
+            Route::Service { service, .. } => {
                 // Who has seen the token says how it goes: a signing key must not travel beside the signature.
                 if inner.has_revealed(&service) {
                     let found = effective.service(&service).map_err(|denial| inner.deny(denial, &asked.target))?;
                     // The grant must hold now, and its rate counts, as for a release.
-                    let (mut permit, _) = inner.permit(&effective, found, &asked.target, None)?;
-                    let rates = inner.egress.rates.take(&mut permit, &*inner.egress.clock);
+                    let (permit, _) = inner.permit(&effective, found, &asked.target, None)?;
+                    let rates = inner.egress.rates.take(&permit, &*inner.egress.clock);
                     rates.map_err(|denial| inner.deny(denial, &asked.target))?;
                     let stand_in = inner.stand_in(&found.provider, asked.target.origin());
-                    return inner.send_plain(asked, rule.to_string(), stand_in).await;
+                    return inner.send_plain(asked, permit.rule().to_string(), stand_in).await;
                 }
                 inner.send_with(asked, service, None).await
             }
@@ -122,10 +123,15 @@ impl Inner {
             return Ok(());
         }
         let effective = self.effective();
-        let api_origins = self.api_origins(&effective);
-        for service in &revealed {
+        let now = self.egress.clock.now();
+        for (service, account) in &revealed {
+            let found = effective.service(service).map_err(|denial| self.deny(denial, target))?;
+            let of_account = [Some(account.clone())];
+            let credentials = &self.egress.credentials;
+            let connection = credentials.first_connection(found, &of_account, Some(&BTreeSet::new()), &mut |_| true);
+            let api_origin = connection.ok().and_then(|connection| self.api_origin(&connection));
             effective
-                .reveal_confinement(service, target, api_origins.get(service))
+                .reveal_confinement(service, Some(account), target, api_origin.as_ref(), now)
                 .map_err(|denial| self.deny(denial, target))?;
         }
         Ok(())
@@ -183,7 +189,7 @@ impl Inner {
     }
 
     fn has_revealed(&self, service: &ServiceName) -> bool {
-        self.state().revealed.contains(service)
+        self.state().revealed.iter().any(|(revealed, _)| revealed == service)
     }
 
     /// The operator's stand-in for an origin of this provider.
@@ -220,7 +226,7 @@ impl Inner {
         loop {
             let effective = self.effective();
             let found = effective.service(&service).map_err(|denial| self.deny(denial, &asked.target))?;
-            let (mut permit, connection) = self.permit(&effective, found, &asked.target, bound.as_ref())?;
+            let (permit, connection) = self.permit(&effective, found, &asked.target, bound.as_ref())?;
             if let Some(bound) = &bound {
                 let slots = asked.carrier.check(&bound.placeholder, &found.slots);
                 slots.map_err(|error| self.refuse(error.to_string(), &asked.target))?;
@@ -235,10 +241,7 @@ impl Inner {
                     return Err(EgressError::BodyTooLarge(MOST_BUFFERED));
                 }
             }
-            self.egress
-                .rates
-                .take(&mut permit, &*self.egress.clock)
-                .map_err(|denial| self.deny(denial, &asked.target))?;
+            self.egress.rates.take(&permit, &*self.egress.clock).map_err(|denial| self.deny(denial, &asked.target))?;
             self.renew_if_invalid(connection.id).await;
             let mut event = self.event_of(EventKind::Released, &permit);
             event.origin = Some(asked.target.origin().to_string());
@@ -293,8 +296,8 @@ impl Inner {
                     // A grant that the provider has ended is something for a person to act on.
                     let account = Some(&connection.account);
                     let credentials = &self.egress.credentials;
-                    let now =
-                        credentials.connection(&found.name, &found.owner, &found.provider, account, &found.scopes);
+                    let scopes = found.scopes_of(account);
+                    let now = credentials.connection(&found.name, &found.owner, &found.provider, account, &scopes);
                     self.failed(now.err().unwrap_or(error).into());
                     return Ok(passed_on?);
                 }
@@ -328,16 +331,17 @@ impl Inner {
     ) -> Result<(Permit, Arc<Connection>), EgressError> {
         let chosen = match bound {
             Some(bound) => Some(bound.account.clone()),
-            None => self.state().chosen.get(&found.name).cloned(),
+            None => self.state().account(&found.name),
         };
         let now = self.egress.clock.now();
         let ask = |account: Option<&AccountAlias>, connection: Option<&Connection>| {
             let api_origin = connection.and_then(|connection| self.api_origin(connection));
             effective.permit_inject(&found.name, target, account, api_origin.as_ref(), now)
         };
-        let candidates = chosen.as_ref().map_or_else(|| found.candidates(), |account| vec![Some(account.clone())]);
+        let concerned = found.towards(target, now);
+        let candidates = chosen.as_ref().map_or_else(|| concerned.candidates(), |account| vec![Some(account.clone())]);
         let (mut permitted, mut refused) = (None, None);
-        let connection = self.egress.credentials.first_connection(found, &candidates, None, &mut |connection| {
+        let connection = self.egress.credentials.first_connection(&concerned, &candidates, None, &mut |connection| {
             match ask(Some(&connection.account), Some(connection)) {
                 Ok(permit) => permitted = Some(permit),
                 Err(denial) => refused = refused.take().or(Some(denial)),
@@ -360,9 +364,9 @@ impl Inner {
                 });
             }
         };
-        if chosen.is_none() {
-            // A call that has begun with one account does not go on with another.
-            self.state().chosen.insert(found.name.clone(), connection.account.clone());
+        if chosen.is_none() && !self.state().means(&found.name, &connection.account) {
+            // Another request of this call was faster.
+            return self.permit(effective, found, target, bound);
         }
         if bound.is_some_and(|bound| bound.connection != connection.id) {
             let message = "the placeholder's account was connected anew since; ask for a token again".to_owned();

@@ -176,7 +176,9 @@ impl Effective {
         if with_audience.is_empty() {
             let audience = audience.unwrap_or_default();
             let message = format!("audience {} of service `{name}` is not granted", quoted(audience));
-            let allow = vec![explain::key_in_grant(service, "audiences", audience)];
+            let first = service.granted.first();
+            let allow =
+                first.map(|granted| explain::key_in_grant(granted, "audiences", audience)).into_iter().collect();
             return Err(self.deny(
                 DenialCode::AudienceNotGranted,
                 Culprit::Operator,
@@ -187,7 +189,7 @@ impl Effective {
         }
         let is_for = |granted: &&&Arc<Granted>| account.is_none_or(|account| gives(granted, account));
         let Some(granted) = with_audience.iter().find(is_for) else {
-            return Err(self.refuse_account(service, account.unwrap_or_default()));
+            return Err(self.refuse_account(service, with_audience.first().copied(), account.unwrap_or_default()));
         };
         let accounts = match account.and_then(|account| account.parse().ok()) {
             Some(account) => vec![Some(account)],
@@ -298,8 +300,8 @@ impl Effective {
         self.permit(service, revealing(), account, || Purpose::Reveal, now)
     }
 
-    /// Whether a call that saw the token of this service may still send this request: to where the service's own requests go,
-    /// or to an origin of the grant's `reveal_with`. What [`route`](Self::route) says holds besides.
+    /// Whether a call that saw the token of this account of a service may still send this request: to where the service's own
+    /// requests go with that account, or to an origin of its grant's `reveal_with`. Without an account: of any. What [`route`](Self::route) says holds besides.
     ///
     /// # Errors
     ///
@@ -307,20 +309,27 @@ impl Effective {
     pub fn reveal_confinement(
         &self,
         service: &ServiceName,
+        account: Option<&AccountAlias>,
         target: &Target,
         api_origin: Option<&Origin>,
+        now: Timestamp,
     ) -> Result<(), Denial> {
         let service = self.usable(service.as_str())?;
-        let own = declares(service, target, api_origin)
-            && service.granted.iter().any(|granted| admits(granted, target, api_origin));
-        let with = service.granted.iter().any(|granted| granted.grant.reveal_with.contains(target.origin()));
+        let granted = || {
+            let of_account = |granted: &&Arc<Granted>| account.is_none() || granted.gives(account);
+            service.granted.iter().filter(move |granted| granted.holds(now)).filter(of_account)
+        };
+        let own = declares(service, target, api_origin) && granted().any(|granted| admits(granted, target, api_origin));
+        let with = granted().any(|granted| granted.grant.reveal_with.contains(target.origin()));
         if own || with {
             return Ok(());
         }
         let name = &service.declared.name;
         let message =
             format!("after the token of service `{name}` was revealed, {target} is out of bounds for this call");
-        let allow = vec![explain::key_in_grant(service, "reveal_with", &target.origin().to_string())];
+        let origin = target.origin().to_string();
+        let first = service.granted.first();
+        let allow = first.map(|granted| explain::key_in_grant(granted, "reveal_with", &origin)).into_iter().collect();
         Err(self.deny(
             DenialCode::RequestNotGranted,
             Culprit::Operator,
@@ -370,14 +379,10 @@ impl Effective {
         }
         let first = || candidates(live.iter().copied()).into_iter().next().flatten();
         let account = account.cloned().or_else(first);
-        let mut giving = live.into_iter().filter(|granted| granted.gives(account.as_ref()));
-        match giving.next() {
-            Some(granted) => {
-                let others = giving.cloned().collect();
-                Ok(Permit::new(Arc::clone(granted), others, account, purpose()))
-            }
-            None => Err(self.refuse_account(service, account.as_ref().map_or("", AccountAlias::as_str))),
+        if let Some(granted) = live.iter().find(|granted| granted.gives(account.as_ref())) {
+            return Ok(Permit::new(Arc::clone(granted), account, purpose()));
         }
+        Err(self.refuse_account(service, live.first().copied(), account.as_ref().map_or("", AccountAlias::as_str)))
     }
 
     /// The first grant that lets the service's credential go there.
@@ -469,10 +474,11 @@ impl Effective {
         self.refuse(&refusal, &format!("service {name}"), explain::renewal(self.decision(), &refusal))
     }
 
-    fn refuse_account(&self, service: &Service, account: &str) -> Denial {
+    /// `nearest`: the grant that lacks nothing else.
+    fn refuse_account(&self, service: &Service, nearest: Option<&Arc<Granted>>, account: &str) -> Denial {
         let name = &service.declared.name;
         let message = format!("account {} of service `{name}` is not granted", quoted(account));
-        let allow = vec![explain::key_in_grant(service, "accounts", account)];
+        let allow = nearest.map(|granted| explain::key_in_grant(granted, "accounts", account)).into_iter().collect();
         let mut denial = self.deny(
             DenialCode::AccountNotGranted,
             Culprit::Operator,
@@ -480,7 +486,7 @@ impl Effective {
             &format!("account {name} {account}"),
             allow,
         );
-        denial.rule = service.granted.first().map(|granted| granted.line.clone());
+        denial.rule = nearest.map(|granted| granted.line.clone());
         denial
     }
 
@@ -531,7 +537,7 @@ fn forbidden<'f>(rules: &'f [(OriginRule, ForbidLine)], target: &Target) -> Opti
 }
 
 /// Whether a grant lets its service's credential go there. A connection's own origin counts only where the catalogue admits it.
-fn admits(granted: &Granted, target: &Target, api_origin: Option<&Origin>) -> bool {
+pub(super) fn admits(granted: &Granted, target: &Target, api_origin: Option<&Origin>) -> bool {
     let api_origin = || api_origin.filter(|origin| granted.facts.admits_api_origin(origin));
     match &granted.grant.requests {
         None => granted.facts.names(target.origin()) || api_origin() == Some(target.origin()),

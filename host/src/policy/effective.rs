@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::decide::{Effective, Inner, candidates};
+use super::decide::{Effective, Inner, admits, candidates};
 use super::denial::{Culprit, DenialCode};
 use super::forbid::{Forbid, What};
 use super::grant::{Allowed, Grant, ServiceGrant};
@@ -15,6 +15,7 @@ use super::permissions::{NetworkRules, Permissions};
 use super::provider::{Placement, ProviderFacts, Slot};
 use super::rate::Rate;
 use super::request::{OriginRule, RequestRule};
+use super::target::Target;
 use crate::clock::Timestamp;
 use crate::diagnostic::Line;
 use crate::id::{AccountAlias, Caller, Digest, ExplanationId, Owner, ProviderId, Scope, ServiceName, SkillName};
@@ -234,6 +235,18 @@ impl EffectiveService {
     /// Where the credential may go, for people: what the manifest declares of what the grants let through.
     pub fn requests(&self) -> Vec<RequestRule> {
         self.declared.requests.iter().filter_map(|rule| let_through(rule, &self.granted)).collect()
+    }
+
+    /// The same service with those grants alone that hold now and let its credential go to this destination.
+    pub fn towards(&self, target: &Target, now: Timestamp) -> Cow<'_, Self> {
+        // Where the API of a connection lives is known when the account is: until then, it could be there.
+        let concerns = |granted: &&Arc<Granted>| granted.holds(now) && admits(granted, target, Some(target.origin()));
+        let granted: Vec<_> = self.granted.iter().filter(concerns).cloned().collect();
+        if granted.len() == self.granted.len() || granted.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let scopes = granted.iter().flat_map(|granted| &granted.scopes).cloned().collect();
+        Cow::Owned(Self { scopes, accounts: candidates(&granted).into_iter().collect(), granted, ..self.clone() })
     }
 
     /// Which accounts may be meant where none is named, the first choice first. `None` among them: the owner's default, whatever

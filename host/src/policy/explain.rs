@@ -130,8 +130,7 @@ pub(super) fn scope(
 }
 
 /// One more value in a list of the grant.
-pub(super) fn key_in_grant(service: &Service, key: &str, value: &str) -> Proposal {
-    let Some(granted) = service.granted.first() else { return in_permissions(format!("{key} = {}\n", list([value]))) };
+pub(super) fn key_in_grant(granted: &Granted, key: &str, value: &str) -> Proposal {
     let mut values = match key {
         "accounts" => texts(granted.grant.accounts.iter().flatten()),
         "audiences" => granted.grant.audiences.clone(),

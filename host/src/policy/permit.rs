@@ -27,10 +27,10 @@ pub enum Purpose {
 /// moment: ask again for each release.
 ///
 /// ```compile_fail,E0451
-/// let permit = clawcoil::policy::Permit { granted: todo!(), others: Vec::new(), account: None, purpose: clawcoil::policy::Purpose::Reveal };
+/// let permit = clawcoil::policy::Permit { granted: todo!(), account: None, purpose: clawcoil::policy::Purpose::Reveal };
 /// ```
 /// ```compile_fail,E0624
-/// let permit = clawcoil::policy::Permit::new(todo!(), Vec::new(), None, clawcoil::policy::Purpose::Reveal);
+/// let permit = clawcoil::policy::Permit::new(todo!(), None, clawcoil::policy::Purpose::Reveal);
 /// ```
 /// ```compile_fail,E0599
 /// fn twice(permit: clawcoil::policy::Permit) -> (clawcoil::policy::Permit, clawcoil::policy::Permit) { (permit.clone(), permit) }
@@ -38,26 +38,13 @@ pub enum Purpose {
 #[derive(Debug)]
 pub struct Permit {
     granted: Arc<Granted>,
-    /// Other grants that allow the same.
-    others: Vec<Arc<Granted>>,
     account: Option<AccountAlias>,
     purpose: Purpose,
 }
 
 impl Permit {
-    pub(super) fn new(
-        granted: Arc<Granted>,
-        others: Vec<Arc<Granted>>,
-        account: Option<AccountAlias>,
-        purpose: Purpose,
-    ) -> Self {
-        Self { granted, others, account, purpose }
-    }
-
-    /// The same permit by the next grant that allows the same.
-    pub(super) fn by_another(&self, skip: usize) -> Option<Self> {
-        let granted = self.others.get(skip)?;
-        Some(Self::new(Arc::clone(granted), Vec::new(), self.account.clone(), self.purpose.clone()))
+    pub(super) fn new(granted: Arc<Granted>, account: Option<AccountAlias>, purpose: Purpose) -> Self {
+        Self { granted, account, purpose }
     }
 
     /// Whose connection.

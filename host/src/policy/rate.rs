@@ -37,7 +37,7 @@ impl Rate {
         u64::from(self.count) * (86_400 / self.period().as_secs())
     }
 
-    /// What is tried first: the rate that lets more through in a day, then at once.
+    /// Of several grants that allow the same, the one with the most of this counts: what it lets through in a day, then at once.
     pub(super) fn generosity(rate: Option<Self>) -> (u64, u32) {
         rate.map_or((u64::MAX, u32::MAX), |rate| (rate.per_day(), rate.count))
     }
@@ -114,32 +114,12 @@ impl Rates {
         Self::default()
     }
 
-    /// Counts one use by the permit's user: of the permit's grant, or where that is used up, of another grant that allows the
-    /// same. The permit is then by that one.
+    /// Counts one use of the permit's grant by the permit's user.
     ///
     /// # Errors
     ///
-    /// The rates of all are used up; the denial says when to try again.
-    pub fn take(&self, permit: &mut Permit, clock: &dyn Clock) -> Result<(), Denial> {
-        let mut soonest = match self.take_of(permit, clock) {
-            Ok(()) => return Ok(()),
-            Err(denial) => denial,
-        };
-        for skip in 0.. {
-            let Some(other) = permit.by_another(skip) else { break };
-            match self.take_of(&other, clock) {
-                Ok(()) => {
-                    *permit = other;
-                    return Ok(());
-                }
-                Err(denial) if denial.retry_after < soonest.retry_after => soonest = denial,
-                Err(_) => {}
-            }
-        }
-        Err(soonest)
-    }
-
-    fn take_of(&self, permit: &Permit, clock: &dyn Clock) -> Result<(), Denial> {
+    /// The rate is used up; the denial says when to try again.
+    pub fn take(&self, permit: &Permit, clock: &dyn Clock) -> Result<(), Denial> {
         let Some(rate) = permit.rate() else { return Ok(()) };
         let now = clock.monotonic();
         let step = rate.period() / rate.count;

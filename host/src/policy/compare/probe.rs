@@ -330,7 +330,7 @@ fn of_service(effective: &Effective, name: &ServiceName, asked: &Service, at: Ti
         }
     }
     for ((origin, ..), target) in asked.places.targets() {
-        if effective.reveal_confinement(name, &target, None).is_ok() {
+        if effective.reveal_confinement(name, None, &target, None, at).is_ok() {
             atoms.insert(Atom::After { origin });
         }
     }

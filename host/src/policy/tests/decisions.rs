@@ -174,6 +174,22 @@ fn an_account_that_the_grant_does_not_name_is_refused_and_the_first_is_the_defau
 }
 
 #[test]
+fn after_a_reveal_an_account_goes_where_its_own_grants_say_and_not_where_anothers_do() {
+    let sign = "use = \"reveal\"\nreveal_with = [\"https://sign.example\"]\naccounts = [\"home\"]";
+    let other = "use = \"reveal\"\naccounts = [\"work\"]\nexpires = 2027-06-30";
+    let effective = effective(&format!("{}{}", grant("hook", "hooks", sign), grant("hook", "hooks", other)), "alice");
+    let reach = |alias: &str, at| {
+        let uris = ["https://hooks.example/x", "https://sign.example/x"];
+        uris.map(|uri| effective.reveal_confinement(&name("hook"), Some(&account(alias)), &post(uri), None, at).is_ok())
+    };
+    assert_eq!(reach("home", now()), [true, true]);
+    assert_eq!(reach("work", now()), [true, false]);
+    assert_eq!(reach("club", now()), [false, false]);
+    let later = "2027-07-01T00:00:00Z".parse().unwrap();
+    assert_eq!((reach("home", later), reach("work", later)), ([true, true], [false, false]));
+}
+
+#[test]
 fn of_several_grants_the_one_that_may_be_used_most_often_counts() {
     let target = post("https://gmail.example/send");
     let rate = |rates: &[&str]| {
@@ -240,7 +256,7 @@ fn after_a_reveal_only_the_service_and_what_the_grant_names_can_be_reached() {
     let plain = "[[grant]]\nskill = \"mail\"\napproval = \"none\"\nusers = [\"*\"]\nrequest = [{ origin = \"https://weather.example\" }]\n";
     let reveal = grant("hook", "hooks", "use = \"reveal\"\nreveal_with = [\"https://sign.example\"]");
     let effective = effective(&format!("{reveal}{plain}"), "alice");
-    let reach = |uri: &str| effective.reveal_confinement(&name("hook"), &post(uri), None).is_ok();
+    let reach = |uri: &str| effective.reveal_confinement(&name("hook"), None, &post(uri), None, now()).is_ok();
     assert!(reach("https://hooks.example/x"));
     assert!(reach("https://sign.example/x"));
     assert!(effective.route(&post("https://weather.example/"), &BTreeMap::new()).is_ok());
@@ -389,8 +405,8 @@ fn a_rate_is_counted_by_user_and_grant_and_refills() {
     let take = |user: &str| {
         let effective = effective(&text, user);
         let target = post("https://gmail.example/send");
-        let mut permit = effective.permit_inject(&name("gmail"), &target, None, None, now()).unwrap();
-        rates.take(&mut permit, &clock)
+        let permit = effective.permit_inject(&name("gmail"), &target, None, None, now()).unwrap();
+        rates.take(&permit, &clock)
     };
     for _ in 0..3 {
         take("alice").unwrap();
@@ -406,29 +422,6 @@ fn a_rate_is_counted_by_user_and_grant_and_refills() {
         take("alice").unwrap();
     }
     assert!(take("alice").is_err());
-}
-
-#[test]
-fn where_the_rate_of_one_grant_is_used_up_another_that_allows_the_same_is_used() {
-    let rate = |rate: &str, more: &str| gmail(&format!("{SEND}\nrate = \"{rate}\"\n{more}"));
-    // Oftener in a day comes first; a grant for another account does not count.
-    let text = [rate("3/h", ""), rate("1/min", ""), rate("100/min", "accounts = [\"home\"]")].concat();
-    let (clock, rates, target) = (ManualClock::at(now()), Rates::new(), post("https://gmail.example/send"));
-    let take = || {
-        let work = account("work");
-        let effective = effective(&text, "alice");
-        let mut permit = effective.permit_inject(&name("gmail"), &target, Some(&work), None, now()).unwrap();
-        rates.take(&mut permit, &clock).map(|()| permit.rate().unwrap().to_string())
-    };
-    assert_eq!(take().unwrap(), "1/min");
-    for _ in 0..3 {
-        assert_eq!(take().unwrap(), "3/h");
-    }
-    let denial = take().unwrap_err();
-    assert_eq!((denial.code, denial.retry_after), (DenialCode::RateExceeded, Some(Duration::from_mins(1))));
-    clock.advance(Duration::from_mins(1));
-    assert_eq!(take().unwrap(), "1/min");
-    assert!(take().is_err());
 }
 
 #[test]
