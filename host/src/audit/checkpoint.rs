@@ -271,7 +271,7 @@ pub(super) fn read(
         let named = |error: io::Error| {
             if file == place { error } else { io::Error::new(error.kind(), format!("{}: {error}", file.display())) }
         };
-        if !fs::metadata(&file).map_err(named)?.is_file() {
+        if file != place && !fs::metadata(&file).map_err(named)?.is_file() {
             return Err(named(io::Error::other("this is no file")));
         }
         for note in Notes::of(BufReader::with_capacity(1 << 16, fs::File::open(&file).map_err(named)?)) {

@@ -38,8 +38,14 @@ pub trait Credentials: Send + Sync + 'static {
     ) -> Result<Arc<Connection>, BrokerError> {
         let (mut unsuited, mut missing) = (None, None::<Box<NeededAction>>);
         for account in candidates.iter().map(Option::as_ref) {
-            let wanted = scopes.map_or_else(|| service.scopes_of(account), Cow::Borrowed);
-            match self.connection(&service.name, &service.owner, &service.provider, account, &wanted) {
+            let of = |account: Option<&AccountAlias>| {
+                let wanted = scopes.map_or_else(|| service.scopes_of(account), Cow::Borrowed);
+                self.connection(&service.name, &service.owner, &service.provider, account, &wanted)
+            };
+            // The owner's default may be in other grants by its alias, and is asked for their scopes too.
+            let found =
+                of(account).and_then(|found| if account.is_none() { of(Some(&found.account)) } else { Ok(found) });
+            match found {
                 Ok(connection) if suits(&connection) => return Ok(connection),
                 Ok(connection) => unsuited = unsuited.or(Some(connection)),
                 Err(BrokerError::ActionRequired(action)) => match (action.reason, &missing) {

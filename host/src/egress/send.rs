@@ -92,10 +92,10 @@ impl Call {
             Route::Plain { rule } => inner.send_plain(asked, rule.to_string(), None).await,
             Route::Service { service, .. } => {
                 // Who has seen the token says how it goes: a signing key must not travel beside the signature.
-                if inner.has_revealed(&service) {
+                if let Some(account) = inner.seen_account(&service) {
                     let found = effective.service(&service).map_err(|denial| inner.deny(denial, &asked.target))?;
                     // The grant must hold now, and its rate counts, as for a release.
-                    let (permit, _) = inner.permit(&effective, found, &asked.target, None)?;
+                    let (permit, _) = inner.permit(&effective, found, &asked.target, Some(&account))?;
                     let rates = inner.egress.rates.take(&permit, &*inner.egress.clock);
                     rates.map_err(|denial| inner.deny(denial, &asked.target))?;
                     let stand_in = inner.stand_in(&found.provider, asked.target.origin());
@@ -188,8 +188,12 @@ impl Inner {
             .ok_or_else(|| refuse("the request carries a placeholder that this call was not given".to_owned()))
     }
 
-    fn has_revealed(&self, service: &ServiceName) -> bool {
-        self.state().revealed.iter().any(|(revealed, _)| revealed == service)
+    /// Whose token of this service the guest has seen: the account that it asked for last, if that is one.
+    fn seen_account(&self, service: &ServiceName) -> Option<AccountAlias> {
+        let state = self.state();
+        let mut seen = state.revealed.iter().filter(|(revealed, _)| revealed == service).map(|(_, account)| account);
+        let last = state.account(service).filter(|last| seen.clone().any(|account| account == last));
+        last.or_else(|| seen.next().cloned())
     }
 
     /// The operator's stand-in for an origin of this provider.
@@ -226,8 +230,15 @@ impl Inner {
         loop {
             let effective = self.effective();
             let found = effective.service(&service).map_err(|denial| self.deny(denial, &asked.target))?;
-            let (permit, connection) = self.permit(&effective, found, &asked.target, bound.as_ref())?;
+            let account = bound.as_ref().map(|bound| bound.account.clone());
+            let account = account.or_else(|| self.state().account(&service));
+            let (permit, connection) = self.permit(&effective, found, &asked.target, account.as_ref())?;
             if let Some(bound) = &bound {
+                if bound.connection != connection.id {
+                    let message =
+                        "the placeholder's account was connected anew since; ask for a token again".to_owned();
+                    return Err(self.refuse(message, &asked.target));
+                }
                 let slots = asked.carrier.check(&bound.placeholder, &found.slots);
                 slots.map_err(|error| self.refuse(error.to_string(), &asked.target))?;
             }
@@ -321,25 +332,22 @@ impl Inner {
         }
     }
 
-    /// Asks policy for this one release, and finds the connection that the permit is for.
+    /// Asks policy for this one release, and finds the connection that the permit is for: of the account that was chosen, or of
+    /// the first that is meant.
     fn permit(
         &self,
         effective: &Effective,
         found: &EffectiveService,
         target: &Target,
-        bound: Option<&Bound>,
+        chosen: Option<&AccountAlias>,
     ) -> Result<(Permit, Arc<Connection>), EgressError> {
-        let chosen = match bound {
-            Some(bound) => Some(bound.account.clone()),
-            None => self.state().account(&found.name),
-        };
         let now = self.egress.clock.now();
         let ask = |account: Option<&AccountAlias>, connection: Option<&Connection>| {
             let api_origin = connection.and_then(|connection| self.api_origin(connection));
             effective.permit_inject(&found.name, target, account, api_origin.as_ref(), now)
         };
         let concerned = found.towards(target, now);
-        let candidates = chosen.as_ref().map_or_else(|| concerned.candidates(), |account| vec![Some(account.clone())]);
+        let candidates = chosen.map_or_else(|| concerned.candidates(), |account| vec![Some(account.clone())]);
         let (mut permitted, mut refused) = (None, None);
         let connection = self.egress.credentials.first_connection(&concerned, &candidates, None, &mut |connection| {
             match ask(Some(&connection.account), Some(connection)) {
@@ -352,7 +360,7 @@ impl Inner {
             (Some(permit), Ok(connection)) => (permit, connection),
             // Policy speaks first: a request that it refuses tells nothing of who is connected.
             (_, connection) => {
-                let denial = match (refused, ask(chosen.as_ref(), None)) {
+                let denial = match (refused, ask(chosen, None)) {
                     (Some(denial), _) if denial.code != DenialCode::AccountNotGranted => Some(denial),
                     (_, Err(denial)) => Some(denial),
                     (refused, Ok(_)) => refused.filter(|_| connection.is_ok()),
@@ -366,11 +374,8 @@ impl Inner {
         };
         if chosen.is_none() && !self.state().means(&found.name, &connection.account) {
             // Another request of this call was faster.
-            return self.permit(effective, found, target, bound);
-        }
-        if bound.is_some_and(|bound| bound.connection != connection.id) {
-            let message = "the placeholder's account was connected anew since; ask for a token again".to_owned();
-            return Err(self.refuse(message, target));
+            let meant = self.state().account(&found.name);
+            return self.permit(effective, found, target, meant.as_ref());
         }
         Ok((permit, connection))
     }

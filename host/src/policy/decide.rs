@@ -301,7 +301,7 @@ impl Effective {
     }
 
     /// Whether a call that saw the token of this account of a service may still send this request: to where the service's own
-    /// requests go with that account, or to an origin of its grant's `reveal_with`. Without an account: of any. What [`route`](Self::route) says holds besides.
+    /// requests go with that account, or to an origin of its grant's `reveal_with`. Without an account: of the owner's default, whatever its alias. What [`route`](Self::route) says holds besides.
     ///
     /// # Errors
     ///
@@ -315,10 +315,8 @@ impl Effective {
         now: Timestamp,
     ) -> Result<(), Denial> {
         let service = self.usable(service.as_str())?;
-        let granted = || {
-            let of_account = |granted: &&Arc<Granted>| account.is_none() || granted.gives(account);
-            service.granted.iter().filter(move |granted| granted.holds(now)).filter(of_account)
-        };
+        let of_account = |granted: &&Arc<Granted>| granted.holds(now) && granted.gives(account);
+        let granted = || service.granted.iter().filter(of_account);
         let own = declares(service, target, api_origin) && granted().any(|granted| admits(granted, target, api_origin));
         let with = granted().any(|granted| granted.grant.reveal_with.contains(target.origin()));
         if own || with {
@@ -328,7 +326,7 @@ impl Effective {
         let message =
             format!("after the token of service `{name}` was revealed, {target} is out of bounds for this call");
         let origin = target.origin().to_string();
-        let first = service.granted.first();
+        let first = granted().find(|granted| granted.grant.use_ == Use::Reveal);
         let allow = first.map(|granted| explain::key_in_grant(granted, "reveal_with", &origin)).into_iter().collect();
         Err(self.deny(
             DenialCode::RequestNotGranted,

@@ -44,6 +44,7 @@ pub(super) enum Atom {
     },
     /// After the skill has seen the token.
     After {
+        account: usize,
         origin: usize,
     },
     Owner {
@@ -329,9 +330,11 @@ fn of_service(effective: &Effective, name: &ServiceName, asked: &Service, at: Ti
             }
         }
     }
-    for ((origin, ..), target) in asked.places.targets() {
-        if effective.reveal_confinement(name, None, &target, None, at).is_ok() {
-            atoms.insert(Atom::After { origin });
+    for (account, alias) in asked.accounts.iter().enumerate() {
+        for ((origin, ..), target) in asked.places.targets() {
+            if effective.reveal_confinement(name, alias.as_ref(), &target, None, at).is_ok() {
+                atoms.insert(Atom::After { account, origin });
+            }
         }
     }
     atoms.extend(often.into_iter().flat_map(|place| (0..=place).map(Atom::Rate)));

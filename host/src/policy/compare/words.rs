@@ -43,8 +43,11 @@ struct Words<'a> {
 
 fn account_of(atom: &Atom) -> Option<usize> {
     match atom {
-        Atom::Token { account, .. } | Atom::Reveal { account } | Atom::Request { account, .. } => Some(*account),
-        Atom::After { .. } | Atom::Owner { .. } | Atom::Default(_) | Atom::Rate(_) => None,
+        Atom::Token { account, .. }
+        | Atom::Reveal { account }
+        | Atom::Request { account, .. }
+        | Atom::After { account, .. } => Some(*account),
+        Atom::Owner { .. } | Atom::Default(_) | Atom::Rate(_) => None,
     }
 }
 
@@ -160,12 +163,21 @@ impl Words<'_> {
         let goes_to = |place: usize| {
             self.winner.iter().any(|atom| matches!(atom, Atom::Request { origin, .. } if *origin == place))
         };
+        let mut after: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for atom in left {
+            if let Atom::After { account, origin } = atom
+                && !goes_to(*origin)
+            {
+                after.entry(*origin).or_default().insert(*account);
+            }
+        }
+        for (origin, accounts) in after {
+            let name = self.asked.places.origins.get(origin).map_or("", |(_, name)| name.as_str());
+            let with = self.with(&accounts);
+            lines.push(format!("requests to {name} after the skill has seen the token{with}"));
+        }
         for atom in left {
             match atom {
-                Atom::After { origin } if !goes_to(*origin) => {
-                    let name = self.asked.places.origins.get(*origin).map_or("", |(_, name)| name.as_str());
-                    lines.push(format!("requests to {name} after the skill has seen the token"));
-                }
                 Atom::Owner { agent: true } => lines.push("the agent's own account".to_owned()),
                 Atom::Owner { agent: false } if !self.whole => lines.push("the user's own account".to_owned()),
                 Atom::Default(alias) if !self.whole => lines.push(format!("account {alias} where none is named")),

@@ -53,6 +53,20 @@ fn each_thing_that_a_change_gives_is_named_and_nothing_else() {
 }
 
 #[test]
+fn where_the_token_of_another_account_may_go_after_a_reveal_is_compared_by_account() {
+    let hook = |account: &str, more: &str| {
+        grant("hook", "hooks", &format!("use = \"reveal\"\naccounts = [\"{account}\"]\n{more}"))
+    };
+    let sign = "reveal_with = [\"https://sign.example\"]";
+    let old = format!("{}{}", hook("home", sign), hook("work", ""));
+    let new = format!("{}{}", hook("home", sign), hook("work", sign));
+    let found = compare(&old, &new);
+    let said = "requests to https://sign.example after the skill has seen the token, with account work";
+    assert_eq!(found.more[0].what, [said]);
+    assert!(found.less.is_empty() && compare(&new, &old).more.is_empty());
+}
+
+#[test]
 fn a_rate_is_compared_by_what_it_lets_through() {
     let with = |rate: &str| gmail(&format!("{SEND}\n{rate}"));
     // As often in an hour, and more at once.

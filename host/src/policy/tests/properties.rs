@@ -44,8 +44,9 @@ pub(super) fn allowed(rules: &[String]) -> BTreeSet<String> {
                         let api_origin = api_origins.get(&name(service));
                         let permit = effective.permit_inject(&name(service), target, alias.as_ref(), api_origin, at);
                         note(permit.is_ok(), format!("inject {service} {target} {alias:?}"));
-                        let confined = effective.reveal_confinement(&name(service), None, target, api_origin, at);
-                        note(confined.is_ok(), format!("after reveal {service} {target}"));
+                        let confined =
+                            effective.reveal_confinement(&name(service), alias.as_ref(), target, api_origin, at);
+                        note(confined.is_ok(), format!("after reveal {service} {target} {alias:?}"));
                     }
                 }
             }
