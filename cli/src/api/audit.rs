@@ -165,8 +165,8 @@ impl Which {
 }
 
 fn moment(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Problem> {
-    let no_moment = || Problem::new(Kind::BadRequest, format!("after the ?: {name}: write it as 2027-06-30T12:00:00Z"));
-    text.map(|text| text.parse().map_err(|_| no_moment())).transpose()
+    let help = format!("after the ?: {name}: write it as 2027-06-30T12:00:00Z");
+    filtered(name, text).map_err(|_| Problem::new(Kind::BadRequest, help))
 }
 
 /// The audit log

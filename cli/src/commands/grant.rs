@@ -330,7 +330,7 @@ impl PermissionsFile {
         let covered = covering(&sources, grant)?;
         if let Some(service) = &grant.service {
             let (name, skill_name) = (&service.service, &grant.skill);
-            match self.explain(home, skill, user, name, now)? {
+            match explain(home, &sources, skill, user, name, now)? {
                 Explanation::Granted { service: has, rules, .. } => {
                     let reveals = has.use_ > service.use_;
                     let (sees, all) =
@@ -381,19 +381,6 @@ impl PermissionsFile {
         Ok(std::iter::once(self.source()).chain(others).collect())
     }
 
-    fn explain(
-        &self,
-        home: &Home,
-        skill: &InstalledSkill,
-        user: &UserId,
-        service: &ServiceName,
-        now: Timestamp,
-    ) -> Result<Explanation, Failure> {
-        let policy = Policy::new(Permissions::parse(&self.sources(home)?)?, provider::catalogue(home)?.facts());
-        let skill = Skill { manifest: &skill.manifest, digest: skill.digest };
-        Ok(policy.effective(&skill, &agent::caller(user)?, now).explain(service))
-    }
-
     fn revoke(&mut self, what: &Revocation<'_>) -> Result<Edit, Failure> {
         let edit = revoke(&self.source(), what)?;
         self.text.clone_from(&edit.text);
@@ -424,6 +411,20 @@ impl PermissionsFile {
             lines.join("\n")
         })
     }
+}
+
+/// What these permissions say of a service for a user.
+fn explain(
+    home: &Home,
+    sources: &[Source],
+    skill: &InstalledSkill,
+    user: &UserId,
+    service: &ServiceName,
+    now: Timestamp,
+) -> Result<Explanation, Failure> {
+    let policy = Policy::new(Permissions::parse(sources)?, provider::catalogue(home)?.facts());
+    let skill = Skill { manifest: &skill.manifest, digest: skill.digest };
+    Ok(policy.effective(&skill, &agent::caller(user)?, now).explain(service))
 }
 
 /// Waits for whoever changes the permissions, and keeps others from it until the file is dropped.

@@ -187,11 +187,12 @@ impl Effective {
                 allow,
             ));
         }
-        let is_for = |granted: &&&Arc<Granted>| account.is_none_or(|account| gives(granted, account));
+        let named = account.and_then(|account| account.parse().ok());
+        let is_for = |granted: &&&Arc<Granted>| account.is_none() || named.is_some() && granted.gives(named.as_ref());
         let Some(granted) = with_audience.iter().find(is_for) else {
             return Err(self.refuse_account(service, with_audience.first().copied(), account.unwrap_or_default()));
         };
-        let accounts = match account.and_then(|account| account.parse().ok()) {
+        let accounts = match named {
             Some(account) => vec![Some(account)],
             None => candidates(with_audience.iter().copied()),
         };
@@ -301,7 +302,8 @@ impl Effective {
     }
 
     /// Whether a call that saw the token of this account of a service may still send this request: to where the service's own
-    /// requests go with that account, or to an origin of its grant's `reveal_with`. Without an account: of the owner's default, whatever its alias. What [`route`](Self::route) says holds besides.
+    /// requests go with that account, or to an origin of its grant's `reveal_with`. Without an account: of the owner's default,
+    /// whatever its alias. What [`route`](Self::route) says holds besides.
     ///
     /// # Errors
     ///
@@ -546,14 +548,6 @@ pub(super) fn admits(granted: &Granted, target: &Target, api_origin: Option<&Ori
             };
             rules.iter().any(matches)
         }
-    }
-}
-
-/// Whether a grant is for this account, among others, in a skill's words.
-fn gives(granted: &Granted, account: &str) -> bool {
-    match &granted.grant.accounts {
-        None => account.parse::<AccountAlias>().is_ok(),
-        Some(accounts) => accounts.iter().any(|known| known.as_str() == account),
     }
 }
 
