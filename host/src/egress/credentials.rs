@@ -43,8 +43,13 @@ pub trait Credentials: Send + Sync + 'static {
                 self.connection(&service.name, &service.owner, &service.provider, account, &wanted)
             };
             // The owner's default may be in other grants by its alias, and is asked for their scopes too.
+            let wants_more = |found: &Connection| {
+                account.is_none()
+                    && scopes.is_none()
+                    && service.scopes_of(None) != service.scopes_of(Some(&found.account))
+            };
             let found =
-                of(account).and_then(|found| if account.is_none() { of(Some(&found.account)) } else { Ok(found) });
+                of(account).and_then(|found| if wants_more(&found) { of(Some(&found.account)) } else { Ok(found) });
             match found {
                 Ok(connection) if suits(&connection) => return Ok(connection),
                 Ok(connection) => unsuited = unsuited.or(Some(connection)),
