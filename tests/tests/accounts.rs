@@ -7,22 +7,14 @@ use std::sync::{Arc, OnceLock};
 use clawcoil::host::{Host, InvokeError};
 use clawcoil::id::ConnectionId;
 use clawcoil::runtime::End;
+use clawcoil_tests::guest::{PROBE_GRANT, PROBE_MANIFEST};
 use clawcoil_tests::{GuestAgent, Seen, Upstream};
 use serde_json::{Value, json};
 
-const MANIFEST: &str = "\
-[skill]
-name = \"probe\"
-version = \"0.1.0\"
-description = \"Try what it is told\"
-[[service]]
-name = \"github\"
-provider = \"github\"
-scopes = [\"repo\", \"gist\"]
-reason = \"to test\"
-[[service.request]]
-origin = \"https://api.github.com\"
-";
+/// The probe's manifest, but that it does not start without an account.
+fn manifest() -> String {
+    PROBE_MANIFEST.replace("scopes = [\"repo\"]\noptional = true\n", "scopes = [\"repo\", \"gist\"]\n")
+}
 
 fn token(account: &str) -> String {
     format!("accounts-canary-7Rw-{account}")
@@ -30,17 +22,12 @@ fn token(account: &str) -> String {
 
 /// Grants with these additional lines, in this order.
 fn grants(more: &[&str]) -> String {
-    let grant = |more: &&str| {
-        format!(
-            "[[grant]]\nskill = \"probe\"\napproval = \"none\"\nusers = [\"alice\"]\nservice = \"github\"\n\
-             provider = \"github\"\nscopes = [\"repo\"]\nuse = \"inject\"\n{more}\n"
-        )
-    };
+    let grant = |more: &&str| format!("{PROBE_GRANT}{more}\n");
     more.iter().map(grant).collect()
 }
 
 async fn agent(grants: &str, server: &Upstream) -> GuestAgent {
-    agent_with(MANIFEST, grants, server).await
+    agent_with(&manifest(), grants, server).await
 }
 
 async fn agent_with(manifest: &str, grants: &str, server: &Upstream) -> GuestAgent {
@@ -156,7 +143,7 @@ async fn an_account_that_may_not_go_there_does_not_stand_in_the_way_of_one_that_
     let mut first = grants(&[&format!("accounts = [\"default\"]\n{}", request("POST"))]);
     first = first.replace("scopes = [\"repo\"]\n", "scopes = [\"gist\"]\n");
     let second = grants(&[&format!("accounts = [\"work\"]\n{}", request("GET"))]);
-    let manifest = MANIFEST.replace("reason =", "optional = true\nreason =");
+    let manifest = manifest().replace("reason =", "optional = true\nreason =");
     let input = json!({ "method": "GET", "url": "https://api.github.com/user", "headers": [], "body": "" });
 
     // The default account lacks what only its own grant asks for.
