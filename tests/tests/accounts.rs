@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use clawcoil::broker::Reason;
 use clawcoil::host::{Host, InvokeError};
 use clawcoil::id::ConnectionId;
 use clawcoil::runtime::End;
@@ -107,6 +108,22 @@ async fn each_account_is_asked_for_the_scopes_of_its_own_grants() {
     let outcome = agent.call("fetch", &input).await.unwrap();
     assert!(matches!(outcome.end, End::Value(_)), "{:?}", outcome.end);
     assert_eq!(carried(&server.requests()[0]), "work");
+}
+
+#[tokio::test]
+async fn an_account_that_lacks_a_scope_is_to_be_connected_again_also_where_requests_go_to_its_own_origin() {
+    let manifest = manifest()
+        .replace("\"https://api.github.com\"", "\"{api_origin}\"")
+        .replace("reason =", "optional = true\nreason =");
+    let wanted = grants(&[""]).replace("scopes = [\"repo\"]\n", "scopes = [\"repo\", \"gist\"]\n");
+    let server = Upstream::plain().await;
+    let agent = agent_with(&manifest, &wanted, &server).await;
+    connect(&agent, "default").await;
+    let input = json!({ "method": "GET", "url": "https://api.github.com/user", "headers": [], "body": "" });
+    let outcome = agent.call("fetch", &input).await.unwrap();
+    let words = format!("{:?}", outcome.end);
+    assert!(matches!(outcome.end, End::ToolError(_)) && !words.contains("declare"), "{words}");
+    assert_eq!(outcome.actions[0].reason, Reason::MissingScopes, "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

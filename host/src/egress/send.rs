@@ -342,15 +342,14 @@ impl Inner {
         chosen: Option<&AccountAlias>,
     ) -> Result<(Permit, Arc<Connection>), EgressError> {
         let now = self.egress.clock.now();
-        let ask = |account: Option<&AccountAlias>, connection: Option<&Connection>| {
-            let api_origin = connection.and_then(|connection| self.api_origin(connection));
-            effective.permit_inject(&found.name, target, account, api_origin.as_ref(), now)
+        let ask = |account: Option<&AccountAlias>, api_origin: Option<&Origin>| {
+            effective.permit_inject(&found.name, target, account, api_origin, now)
         };
         let concerned = found.towards(target, now);
         let candidates = chosen.map_or_else(|| concerned.candidates(), |account| vec![Some(account.clone())]);
         let (mut permitted, mut refused) = (None, None);
         let connection = self.egress.credentials.first_connection(&concerned, &candidates, None, &mut |connection| {
-            match ask(Some(&connection.account), Some(connection)) {
+            match ask(Some(&connection.account), self.api_origin(connection).as_ref()) {
                 Ok(permit) => permitted = Some(permit),
                 Err(denial) => refused = refused.take().or(Some(denial)),
             }
@@ -360,7 +359,12 @@ impl Inner {
             (Some(permit), Ok(connection)) => (permit, connection),
             // Policy speaks first: a request that it refuses tells nothing of who is connected.
             (_, connection) => {
-                let denial = match (refused, ask(chosen, None)) {
+                // Where the API of a connection lives that can't be used is not known: it could be there.
+                let there = |denial| match ask(chosen, Some(target.origin())) {
+                    Err(other) if other.code == DenialCode::RequestNotGranted => Err(denial),
+                    decided => decided,
+                };
+                let denial = match (refused, ask(chosen, None).or_else(there)) {
                     (Some(denial), _) if denial.code != DenialCode::AccountNotGranted => Some(denial),
                     (_, Err(denial)) => Some(denial),
                     (refused, Ok(_)) => refused.filter(|_| connection.is_ok()),
