@@ -160,13 +160,14 @@ impl Words<'_> {
     }
 
     fn others(&self, left: &BTreeSet<Atom>, lines: &mut Vec<String>) {
-        let goes_to = |place: usize| {
-            self.winner.iter().any(|atom| matches!(atom, Atom::Request { origin, .. } if *origin == place))
+        let goes_to = |place: usize, with: usize| {
+            let same = |atom: &Atom| matches!(atom, Atom::Request { account, origin, .. } if (*account, *origin) == (with, place));
+            self.winner.iter().any(same)
         };
         let mut after: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for atom in left {
             if let Atom::After { account, origin } = atom
-                && !goes_to(*origin)
+                && !goes_to(*origin, *account)
             {
                 after.entry(*origin).or_default().insert(*account);
             }

@@ -64,6 +64,16 @@ fn where_the_token_of_another_account_may_go_after_a_reveal_is_compared_by_accou
     let said = "requests to https://sign.example after the skill has seen the token, with account work";
     assert_eq!(found.more[0].what, [said]);
     assert!(found.less.is_empty() && compare(&new, &old).more.is_empty());
+
+    // That requests of another account go there says nothing of this token.
+    let wide = MAIL
+        .replace("\"https://hooks.example\" }", "\"https://hooks.example\" }, { origin = \"https://sign.example\" }");
+    let request = "request = [{ origin = \"https://hooks.example\" }, { origin = \"https://sign.example\" }]";
+    let (old, new) = (
+        format!("{}{}", hook("home", request), hook("work", "")),
+        format!("{}{}", hook("home", request), hook("work", sign)),
+    );
+    assert_eq!(compare_versions((&wide, &old), (&wide, &new)).more[0].what, [said]);
 }
 
 #[test]
