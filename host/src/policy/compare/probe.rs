@@ -46,6 +46,8 @@ pub(super) enum Atom {
     After {
         account: usize,
         origin: usize,
+        method: usize,
+        path: usize,
     },
     Owner {
         agent: bool,
@@ -331,9 +333,9 @@ fn of_service(effective: &Effective, name: &ServiceName, asked: &Service, at: Ti
         }
     }
     for (account, alias) in asked.accounts.iter().enumerate() {
-        for ((origin, ..), target) in asked.places.targets() {
+        for ((origin, method, path), target) in asked.places.targets() {
             if effective.reveal_confinement(name, alias.as_ref(), &target, None, at).is_ok() {
-                atoms.insert(Atom::After { account, origin });
+                atoms.insert(Atom::After { account, origin, method, path });
             }
         }
     }

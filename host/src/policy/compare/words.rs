@@ -160,16 +160,16 @@ impl Words<'_> {
     }
 
     fn others(&self, left: &BTreeSet<Atom>, lines: &mut Vec<String>) {
-        let goes_to = |place: usize, with: usize| {
-            let same = |atom: &Atom| matches!(atom, Atom::Request { account, origin, .. } if (*account, *origin) == (with, place));
-            self.winner.iter().any(same)
+        // What goes there with the account in any case is not said again.
+        let goes_there = |account, origin, method, path| {
+            self.winner.contains(&Atom::Request { account, origin, own: false, method, path })
         };
         let mut after: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
         for atom in left {
-            if let Atom::After { account, origin } = atom
-                && !goes_to(*origin, *account)
+            if let Atom::After { account, origin, method, path } = *atom
+                && !goes_there(account, origin, method, path)
             {
-                after.entry(*origin).or_default().insert(*account);
+                after.entry(origin).or_default().insert(account);
             }
         }
         for (origin, accounts) in after {

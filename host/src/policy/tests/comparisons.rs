@@ -77,6 +77,24 @@ fn where_the_token_of_another_account_may_go_after_a_reveal_is_compared_by_accou
 }
 
 #[test]
+fn what_a_reveal_opens_is_said_also_where_some_of_it_was_open() {
+    // Requests go there only with the connection that has its API there.
+    let reveals =
+        MAIL.replace("provider = \"salesforce\"", "provider = \"salesforce\"\nuse = \"reveal\"\nreason = \"to sign\"");
+    let records = |more: &str| grant("records", "salesforce", &format!("use = \"reveal\"\n{more}"));
+    let (old, new) = (records(""), records("reveal_with = [\"https://else.my.sf.example\"]"));
+    let said = |place: &str| format!("requests to https://{place} after the skill has seen the token");
+    assert_eq!(compare_versions((&reveals, &old), (&reveals, &new)).more[0].what, [said("else.my.sf.example")]);
+
+    let hook = |more: &str| {
+        let request = "request = [{ origin = \"https://hooks.example\", methods = [\"GET\"], paths = [\"/mine\"] }]";
+        grant("hook", "hooks", &format!("use = \"reveal\"\n{request}\n{more}"))
+    };
+    let found = compare(&hook(""), &hook("reveal_with = [\"https://hooks.example\"]"));
+    assert_eq!(found.more[0].what, [said("hooks.example")]);
+}
+
+#[test]
 fn a_rate_is_compared_by_what_it_lets_through() {
     let with = |rate: &str| gmail(&format!("{SEND}\n{rate}"));
     // As often in an hour, and more at once.

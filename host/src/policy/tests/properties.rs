@@ -76,6 +76,7 @@ fn line(key: &'static str, values: impl Strategy<Value = String>) -> impl Strate
 }
 
 const USERS: &[&str] = &["alice", "bob", "*", "contractor-*"];
+const REVEAL_WITH: &str = "\"reveal\"\nreveal_with = [\"https://hooks.example\", \"https://evil.example\"]";
 const CLIENTS: &[&str] = &["cli", "c*"];
 
 fn a_grant() -> impl Strategy<Value = String> {
@@ -91,7 +92,7 @@ fn a_grant() -> impl Strategy<Value = String> {
         select(services),
         line("scopes", some(&["mail.send", "mail.read", "mail.all"])),
         line("accounts", some(&["work", "home"])),
-        line("use", select(vec!["\"inject\"".to_owned(), "\"reveal\"".to_owned()])),
+        line("use", select(vec!["\"inject\"".to_owned(), "\"reveal\"".to_owned(), REVEAL_WITH.to_owned()])),
         line(
             "request",
             select(vec![
