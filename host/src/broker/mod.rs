@@ -110,6 +110,19 @@ impl Broker {
         }
     }
 
+    /// The same connection, in whatever state it is.
+    pub fn stored(
+        &self,
+        owner: &Owner,
+        provider: &ProviderId,
+        account: Option<&AccountAlias>,
+    ) -> Option<Arc<Connection>> {
+        match self.0.parts.vault.find(owner, provider, account) {
+            Ok(Found::One(connection)) => Some(connection),
+            _ => None,
+        }
+    }
+
     /// The access token that the permit allows, fresh; the audit entry leaves the process before this returns.
     ///
     /// `event` says for what; the connection, its generation and the permit's own words are filled in here. The token is

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
 
 use crate::audit::{Decision, Event, EventKind};
-use crate::broker::NeededAction;
+use crate::broker::{BrokerError, NeededAction};
 use crate::clock::random;
 use crate::id::{
     AccountAlias, Caller, ConnectionId, Digest, ExplanationId, Generation, InvocationId, Scope, ServiceName,
 };
-use crate::policy::{Culprit, Denial, DenialCode, Effective, Manifest, Origin, Policy};
+use crate::policy::{Culprit, Denial, DenialCode, Effective, EffectiveService, Manifest, Origin, Policy};
 use crate::secret::AccessToken;
 use crate::vault::Connection;
 
@@ -350,6 +350,24 @@ impl Inner {
         })
     }
 
+    /// The same for what was looked for, also where that can't be used as it is: a request that goes there is then answered with
+    /// what a person has to do.
+    pub(super) fn known_origin(
+        &self,
+        service: &EffectiveService,
+        found: &Result<Arc<Connection>, BrokerError>,
+    ) -> Option<Origin> {
+        match found {
+            Ok(connection) => self.api_origin(connection),
+            Err(BrokerError::ActionRequired(action)) => {
+                let account = action.account.as_ref()?;
+                let stored = self.egress.credentials.stored(&service.owner, &service.provider, Some(account))?;
+                self.api_origin(&stored)
+            }
+            Err(_) => None,
+        }
+    }
+
     /// The API origins of those services whose requests depend on them.
     pub(super) fn api_origins(&self, effective: &Effective) -> BTreeMap<ServiceName, Origin> {
         effective
@@ -360,7 +378,7 @@ impl Inner {
                 let candidates = chosen.map_or_else(|| service.candidates(), |account| vec![Some(account)]);
                 let credentials = &self.egress.credentials;
                 let found = credentials.first_connection(service, &candidates, Some(&BTreeSet::new()), &mut |_| true);
-                Some((service.name.clone(), self.api_origin(&*found.ok()?)?))
+                Some((service.name.clone(), self.known_origin(service, &found)?))
             })
             .collect()
     }

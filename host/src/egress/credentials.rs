@@ -74,6 +74,9 @@ pub trait Credentials: Send + Sync + 'static {
         }
     }
 
+    /// The connection that is meant, in whatever state it is.
+    fn stored(&self, owner: &Owner, provider: &ProviderId, account: Option<&AccountAlias>) -> Option<Arc<Connection>>;
+
     /// The access token that the permit allows, fresh. The audit entry leaves the process before this returns.
     async fn release(&self, permit: &Permit, connection: ConnectionId, event: Event) -> Result<Released, BrokerError>;
 
@@ -95,6 +98,10 @@ impl Credentials for Broker {
         scopes: &BTreeSet<Scope>,
     ) -> Result<Arc<Connection>, BrokerError> {
         self.connection(service, owner, provider, account, scopes)
+    }
+
+    fn stored(&self, owner: &Owner, provider: &ProviderId, account: Option<&AccountAlias>) -> Option<Arc<Connection>> {
+        self.stored(owner, provider, account)
     }
 
     async fn release(&self, permit: &Permit, connection: ConnectionId, event: Event) -> Result<Released, BrokerError> {

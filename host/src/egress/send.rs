@@ -359,12 +359,7 @@ impl Inner {
             (Some(permit), Ok(connection)) => (permit, connection),
             // Policy speaks first: a request that it refuses tells nothing of who is connected.
             (_, connection) => {
-                // Where the API of a connection lives that can't be used is not known: it could be there.
-                let there = |denial| match ask(chosen, Some(target.origin())) {
-                    Err(other) if other.code == DenialCode::RequestNotGranted => Err(denial),
-                    decided => decided,
-                };
-                let denial = match (refused, ask(chosen, None).or_else(there)) {
+                let denial = match (refused, ask(chosen, self.known_origin(found, &connection).as_ref())) {
                     (Some(denial), _) if denial.code != DenialCode::AccountNotGranted => Some(denial),
                     (_, Err(denial)) => Some(denial),
                     (refused, Ok(_)) => refused.filter(|_| connection.is_ok()),

@@ -133,6 +133,29 @@ async fn a_connections_own_api_origin_gets_the_token_only_where_the_catalogue_ad
 }
 
 #[tokio::test]
+async fn an_account_that_has_lapsed_is_to_be_connected_again_for_its_own_origin_and_for_no_other() {
+    let (own, other) = (Server::quiet().await, Server::quiet().await);
+    let manifest = MANIFEST.replace("origin = \"API\"", "origin = \"{api_origin}\"");
+    let (plain, foreign) = (Server::quiet().await, Server::quiet().await);
+    let (own_origin, other_origin) = (own.origin(), other.origin());
+    let admitting =
+        format!("api-origins = [\"{{api_origin}}\", \"{other_origin}\"]\napi-origin-pattern = \"{own_origin}\"");
+    let world = world_of(&manifest, Some(own_origin.clone()), &own, &plain, &foreign, &admitting, GRANTS);
+    let call = world.call("alice");
+    let bearer = format!("Bearer {}", call.get_token("mail", &[], None, None).unwrap().placeholder);
+    let bound = |origin: &str| request(Method::GET, &format!("{origin}/v1/x"), &[("authorization", &bearer)], "");
+    world.fake.lapsed.store(true, Ordering::SeqCst);
+    for asked in [get(&format!("{own_origin}/v1/x")), bound(&own_origin)] {
+        let answer = send(&call, asked).await;
+        assert!(matches!(answer, Err(EgressError::ActionRequired(_))), "{answer:?}");
+    }
+    let denied = denial(send(&call, bound(&other_origin)).await);
+    assert!(denied.message.contains("does not declare"), "{denied}");
+    assert_eq!(world.entries(audit::EventKind::Denied).len(), 1);
+    assert_eq!((own.dialled(), other.dialled()), (0, 0));
+}
+
+#[tokio::test]
 async fn connect_and_trace_are_refused() {
     let (api, _, _, world) = quiet().await;
     let call = world.call("alice");

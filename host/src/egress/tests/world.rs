@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -14,7 +14,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper_util::rt::TokioIo;
 
 use crate::audit::{self, AuditLog, Event, Filter, Opening};
-use crate::broker::{BrokerError, Released};
+use crate::broker::{BrokerError, NeededAction, Reason, Released};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::diagnostic::Source;
 use crate::egress::{Body, BoxError, Call, Calling, Credentials, Egress, EgressError, Timeouts, body};
@@ -107,6 +107,8 @@ pub(super) struct Fake {
     pub(super) released: AtomicUsize,
     /// The newest generation that an API took.
     pub(super) used: AtomicU64,
+    /// Whether what was connected has to be connected again.
+    pub(super) lapsed: AtomicBool,
     /// What happens while the entry of the next release is written.
     pub(super) meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -127,25 +129,16 @@ impl Fake {
             rejected: AtomicUsize::new(0),
             released: AtomicUsize::new(0),
             used: AtomicU64::new(0),
+            lapsed: AtomicBool::new(false),
             meanwhile: Mutex::default(),
         })
     }
-}
 
-#[async_trait]
-impl Credentials for Arc<Fake> {
-    fn connection(
-        &self,
-        _: &ServiceName,
-        owner: &Owner,
-        provider: &ProviderId,
-        account: Option<&AccountAlias>,
-        _: &BTreeSet<Scope>,
-    ) -> Result<Arc<Connection>, BrokerError> {
+    fn account(&self, owner: &Owner, provider: &ProviderId, account: Option<&AccountAlias>) -> Arc<Connection> {
         let account: AccountAlias = account.cloned().unwrap_or_else(|| "default".parse().unwrap());
         let mut id = [0; 16];
         id.copy_from_slice(&Digest::of(format!("{owner} {provider} {account}").as_bytes()).as_bytes()[..16]);
-        Ok(Arc::new(Connection {
+        Arc::new(Connection {
             id: ConnectionId::from_bytes(id),
             owner: owner.clone(),
             provider: provider.clone(),
@@ -162,7 +155,37 @@ impl Credentials for Arc<Fake> {
             expires_at: None,
             refresh_at: None,
             grant_ends_at: None,
-        }))
+        })
+    }
+}
+
+#[async_trait]
+impl Credentials for Arc<Fake> {
+    fn connection(
+        &self,
+        service: &ServiceName,
+        owner: &Owner,
+        provider: &ProviderId,
+        account: Option<&AccountAlias>,
+        _: &BTreeSet<Scope>,
+    ) -> Result<Arc<Connection>, BrokerError> {
+        let connection = self.account(owner, provider, account);
+        if !self.lapsed.load(Ordering::SeqCst) {
+            return Ok(connection);
+        }
+        Err(BrokerError::ActionRequired(Box::new(NeededAction {
+            reason: Reason::Expired,
+            service: service.clone(),
+            provider: provider.clone(),
+            account: Some(connection.account.clone()),
+            missing_scopes: Vec::new(),
+            message: "connect it again".to_owned(),
+            command: "clawcoil connect acme".to_owned(),
+        })))
+    }
+
+    fn stored(&self, owner: &Owner, provider: &ProviderId, account: Option<&AccountAlias>) -> Option<Arc<Connection>> {
+        Some(self.account(owner, provider, account))
     }
 
     async fn release(&self, permit: &Permit, _: ConnectionId, event: Event) -> Result<Released, BrokerError> {
