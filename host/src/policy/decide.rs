@@ -303,7 +303,7 @@ impl Effective {
 
     /// Whether a call that saw the token of this account of a service may still send this request: to where the service's own
     /// requests go with that account, or to an origin of its grant's `reveal_with`. Without an account: of the owner's default,
-    /// whatever its alias. What [`route`](Self::route) says holds besides.
+    /// whatever its alias. Nowhere, once the reveal itself is no longer allowed. What [`route`](Self::route) says holds besides.
     ///
     /// # Errors
     ///
@@ -316,12 +316,13 @@ impl Effective {
         api_origin: Option<&Origin>,
         now: Timestamp,
     ) -> Result<(), Denial> {
+        let reveals = self.permit_reveal(service, account, now).is_ok();
         let service = self.usable(service.as_str())?;
         let of_account = |granted: &&Arc<Granted>| granted.holds(now) && granted.gives(account);
         let granted = || service.granted.iter().filter(of_account);
         let own = declares(service, target, api_origin) && granted().any(|granted| admits(granted, target, api_origin));
         let with = granted().any(|granted| granted.grant.reveal_with.contains(target.origin()));
-        if own || with {
+        if reveals && (own || with) {
             return Ok(());
         }
         let name = &service.declared.name;

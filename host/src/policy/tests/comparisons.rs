@@ -95,6 +95,24 @@ fn what_a_reveal_opens_is_said_also_where_some_of_it_was_open() {
 }
 
 #[test]
+fn where_no_token_is_revealed_nothing_is_said_of_what_follows_a_reveal() {
+    let sends = |paths: &str| {
+        let request =
+            format!("request = [{{ origin = \"https://gmail.example\", methods = [\"POST\"], paths = [{paths}] }}]");
+        for_whom(&format!("{SEND}\n{request}"), "[\"*\"]", "")
+    };
+    let forbid = "[[forbid]]\nusers = [\"contractor-*\"]\norigin = \"https://gmail.example\"\n";
+    let (old, new) = (sends("\"/send\""), sends("\"/send\", \"/drafts/*\""));
+    let found = compare(&format!("{old}{forbid}"), &format!("{new}{forbid}"));
+    assert_eq!((found.more.len(), &*found.more[0].what), (1, &["POST https://gmail.example/drafts/*".to_owned()][..]));
+
+    // The manifest does not ask for the token itself.
+    let reveals = |more: &str| gmail(&format!("{SEND}\nuse = \"reveal\"\n{more}"));
+    let found = compare(&reveals(""), &reveals("reveal_with = [\"https://gmail.example\"]"));
+    assert!(found.is_empty(), "{found}");
+}
+
+#[test]
 fn a_rate_is_compared_by_what_it_lets_through() {
     let with = |rate: &str| gmail(&format!("{SEND}\n{rate}"));
     // As often in an hour, and more at once.

@@ -252,6 +252,21 @@ fn reveal_is_declared_and_granted_or_it_is_not_even_linked() {
 }
 
 #[test]
+fn a_token_that_may_no_longer_be_seen_goes_nowhere_with_who_has_seen_it() {
+    let reveal = grant("hook", "hooks", "use = \"reveal\"");
+    let forbid = "[[forbid]]\nuse = \"reveal\"\n";
+    for (rules, expected) in [
+        (reveal.clone(), true),
+        (grant("hook", "hooks", "use = \"inject\""), false),
+        (format!("{reveal}{forbid}"), false),
+    ] {
+        let effective = effective(&rules, "alice");
+        let confined = effective.reveal_confinement(&name("hook"), None, &post("https://hooks.example/x"), None, now());
+        assert_eq!(confined.is_ok(), expected, "{rules}");
+    }
+}
+
+#[test]
 fn after_a_reveal_only_the_service_and_what_the_grant_names_can_be_reached() {
     let plain = "[[grant]]\nskill = \"mail\"\napproval = \"none\"\nusers = [\"*\"]\nrequest = [{ origin = \"https://weather.example\" }]\n";
     let reveal = grant("hook", "hooks", "use = \"reveal\"\nreveal_with = [\"https://sign.example\"]");
